@@ -1,0 +1,1 @@
+"""The resolved site: every address, timer and number decided, frozen, ready for pure renderers."""

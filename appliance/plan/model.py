@@ -1,0 +1,246 @@
+"""The plan: what a site file means, as frozen typed values.
+
+Made once by `appliance.plan.resolve`, read by the renderers, the lab and the tests. Nothing in it comes from
+the host, the clock or the environment, and nothing after it reads the site file again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Prefix = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Origin:
+    """Where in the site file a thing was said; counts from 1. Generated files point back to it."""
+
+    line: int
+    column: int
+
+
+class Role(StrEnum):
+    """What a network is for."""
+
+    TRAFFIC = "traffic"
+    SYNC = "sync"
+    MANAGEMENT = "management"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One appliance; `priority` is VRRP's (1 to 254, RFC 9568 section 5.2.4)."""
+
+    name: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A static route out of a network."""
+
+    to: Prefix
+    via: Address
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network that every node stands in with one network card.
+
+    `addresses` and `aliases` are per node name; the first address of a family is the node's own address there.
+    `virtual` moves with the active role. `gateways` holds at most one default gateway a family.
+    """
+
+    name: str
+    interface: str
+    role: Role
+    addresses: Mapping[str, tuple[Interface, ...]]
+    aliases: Mapping[str, tuple[Interface, ...]]
+    virtual: tuple[Interface, ...]
+    gateways: tuple[Address, ...]
+    routes: tuple[Route, ...]
+    origin: Origin
+
+    def own(self, node: str, version: int) -> Interface | None:
+        """The address (with its prefix) that `node` itself has here in IP `version` 4 or 6, if any."""
+        return next((a for a in self.addresses[node] if a.version == version), None)
+
+    def prefixes(self) -> tuple[Prefix, ...]:
+        """The prefixes that are on the link, in the order of the file, each once."""
+        all_of = [a for each in (self.addresses, self.aliases) for n in each for a in each[n]]
+        return tuple(dict.fromkeys(a.network for a in [*all_of, *self.virtual]))
+
+
+class Protocol(StrEnum):
+    """Layer 4 protocols a rule can name, by their nftables names."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    ICMP = "icmp"
+    ICMPV6 = "icmpv6"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """Destination ports from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a rule lets through: a protocol, its destination ports (none: all), a connection-tracking helper."""
+
+    protocol: Protocol
+    ports: tuple[PortRange, ...] = ()
+    helper: str | None = None
+
+
+class Action(StrEnum):
+    """What a rule does with a packet that it matches."""
+
+    ACCEPT = "accept"
+    DROP = "drop"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One firewall rule, first match wins. No service means every protocol.
+
+    `from_` and `to` name networks; None is any network. `to_self` is a packet for the appliance itself (then `to`
+    is None). Addresses match after destination NAT and before source NAT, as the packet is while forwarded.
+    """
+
+    from_: str | None
+    to: str | None
+    to_self: bool
+    source: Prefix | None
+    destination: Prefix | None
+    services: tuple[Service, ...]
+    action: Action
+    comment: str | None
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNat:
+    """Rewrite the source of what leaves by network `to` (None: any) to `address`; the first match wins."""
+
+    from_: str | None
+    to: str | None
+    source: Prefix | None
+    destination: Prefix | None
+    services: tuple[Service, ...]
+    address: Address
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationNat:
+    """Rewrite the destination of what comes in by network `from_` (None: any) to `address` and maybe `port`."""
+
+    from_: str | None
+    source: Prefix | None
+    destination: Prefix | None
+    services: tuple[Service, ...]
+    address: Address
+    port: int | None
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class DropLog:
+    """Log what no rule accepted; at most `per_second` lines a second, so that a flood cannot fill the journal."""
+
+    dropped: bool
+    invalid: bool
+    per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRouter:
+    """One VRRP instance: a network and an IP version (RFC 9568: families are apart)."""
+
+    network: str
+    version: int
+    vrid: int
+    addresses: tuple[Interface, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What only a site of two nodes has. `advert_ms` is the advertisement interval in milliseconds (10 ms steps)."""
+
+    advert_ms: int
+    preempt: bool
+    sync: str
+    routers: tuple[VirtualRouter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """Who may log in: the networks it is opened on, and public keys in OpenSSH's one-line form."""
+
+    networks: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+class Verdict(StrEnum):
+    """What the operator expects of a packet."""
+
+    ACCEPT = "accept"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A claim of the site about its own ruleset, proven by a packet in the lab."""
+
+    from_: str
+    source: Address
+    to: str | None
+    destination: Address
+    service: Service
+    verdict: Verdict
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole site. `digest` is the SHA-256 of the site file's bytes, as hex: what `sha256sum` prints for it."""
+
+    site: str
+    file: str
+    digest: str
+    nodes: tuple[Node, ...]
+    networks: Mapping[str, Network]
+    rules: tuple[Rule, ...]
+    source_nat: tuple[SourceNat, ...]
+    destination_nat: tuple[DestinationNat, ...]
+    log: DropLog
+    pair: Pair | None
+    ssh: Ssh | None
+    expectations: tuple[Expectation, ...]
+
+    def node(self, name: str) -> Node:
+        """The node of that name; KeyError when there is none."""
+        return next(node for node in self.nodes if node.name == name)
+
+    def peer(self, name: str) -> Node | None:
+        """The other node of a pair; None on a site of one."""
+        return next((node for node in self.nodes if node.name != name), None)

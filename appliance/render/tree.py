@@ -1,0 +1,65 @@
+"""The files of a site as a value, and the one place that writes them to disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from appliance.errors import ToolError
+
+MARKER = ".appliance-render"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file on the node."""
+
+    content: str
+    mode: int = 0o644
+
+
+NodeFiles = Mapping[PurePosixPath, File]
+FileTree = Mapping[str, NodeFiles]
+
+
+def write(tree: FileTree, directory: Path) -> None:
+    """Put the tree at `directory` as `<node>/<path>`: all of it or nothing, and an interruption leaves the old one.
+
+    Replaces only what an earlier render made (known by its marker); anything else there is a ToolError.
+    """
+    directory = directory.resolve()
+    if directory.exists() and any(directory.iterdir()) and not (directory / MARKER).exists():
+        raise ToolError(f"{directory} is not empty and was not made by render", "name a new folder")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        fresh.chmod(0o755)
+        (fresh / MARKER).touch()
+        for node, files in tree.items():
+            for path, file in files.items():
+                target = fresh / node / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(file.content)
+                target.chmod(file.mode)
+        _swap(fresh, directory)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _swap(fresh: Path, directory: Path) -> None:
+    """Move `fresh` to `directory` in one step; what was there lands where `fresh` was."""
+    if not directory.exists():
+        os.rename(fresh, directory)
+        return
+    RENAME_EXCHANGE = 2
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_cwd = -100
+    if libc.renameat2(at_cwd, os.fsencode(fresh), at_cwd, os.fsencode(directory), RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise ToolError(f"cannot replace {directory}: {os.strerror(number)}")

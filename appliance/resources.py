@@ -1,0 +1,22 @@
+"""Where the data that travels with the package lies: in a clone at the top, in a wheel inside the package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def data(name: str) -> Path:
+    """The folder `name` (`mkosi.conf.d` or `overlays`), from the wheel or else from the clone."""
+    inside = PACKAGE / "data" / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def cache() -> Path:
+    """Where tools tree, base images and the KVM proof are kept: $APPLIANCE_CACHE, or ~/.cache/appliance (XDG)."""
+    base = os.environ.get("APPLIANCE_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "appliance"

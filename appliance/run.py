@@ -1,0 +1,97 @@
+"""The one door to other programs: every command goes through `run`, which can print it, ready to paste."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+
+from rich.console import Console
+
+from appliance.errors import ToolError
+
+_verbose: ContextVar[bool] = ContextVar("verbose", default=False)
+_console = Console(stderr=True, highlight=False)
+
+Argument = str | Path
+
+
+def set_verbose(on: bool) -> None:
+    """Print each command from here on, ready to paste, on standard error."""
+    _verbose.set(on)
+
+
+def pasteable(
+    argv: Sequence[Argument], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """The command as a line for a shell, with the folder and the variables it needs."""
+    words = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
+    words += [shlex.quote(str(word)) for word in argv]
+    line = " ".join(words)
+    return f"(cd {shlex.quote(str(cwd))} && {line})" if cwd else line
+
+
+def announce(
+    argv: Sequence[Argument], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> None:
+    """Show the command where `--verbose` asks for it; also for those who start a process themselves."""
+    if _verbose.get():
+        _console.print(f"+ {pasteable(argv, cwd=cwd, env=env)}", style="dim", markup=False)
+
+
+def run(
+    argv: Sequence[Argument],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | bytes | None = None,
+    timeout: float | None = None,
+    log: Path | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; `env` is added to the environment, `timeout` is in seconds.
+
+    Output is captured (standard error apart), or sent to the file `log` as it comes. Raises ToolError with the
+    command to paste and the end of its output when it fails (unless `check` is off), is missing or takes too long.
+    """
+    announce(argv, cwd=cwd, env=env)
+    command = pasteable(argv, cwd=cwd, env=env)
+    text = stdin.decode() if isinstance(stdin, bytes) else stdin
+    try:
+        if log is None:
+            done = subprocess.run(
+                [str(word) for word in argv],
+                cwd=cwd,
+                env={**os.environ, **(env or {})},
+                input=text,
+                stdin=None if text is not None else subprocess.DEVNULL,
+                timeout=timeout,
+                text=True,
+                capture_output=True,
+                errors="replace",
+            )
+        else:
+            with log.open("a") as sink:
+                done = subprocess.run(
+                    [str(word) for word in argv],
+                    cwd=cwd,
+                    env={**os.environ, **(env or {})},
+                    input=text,
+                    stdin=None if text is not None else subprocess.DEVNULL,
+                    timeout=timeout,
+                    text=True,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                )
+    except FileNotFoundError as missing:
+        raise ToolError(f"{argv[0]}: program not found", f"needed for: {command}") from missing
+    except subprocess.TimeoutExpired as late:
+        raise ToolError(f"no answer within {timeout:g} s: {command}") from late
+    if check and done.returncode:
+        output = log.read_text(errors="replace") if log else done.stdout + done.stderr
+        tail = "\n".join(output.splitlines()[-25:])
+        raise ToolError(f"exit code {done.returncode}: {command}\n{tail}")
+    return done
