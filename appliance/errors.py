@@ -1,4 +1,4 @@
-"""The three kinds of failure: the user's file, a tool or machine, and (any other exception) our own bug."""
+"""The three kinds of failure: the user's file, a tool or machine, and any other: our own bug."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the data that travels with the package lies: in a clone at the top, in a wheel inside the package."""
+"""Where the data that travels with the package lies: in a clone at its top, in a wheel inside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def data(name: str) -> Path:
 
 
 def cache() -> Path:
-    """Where tools tree, base images and the KVM proof are kept: $APPLIANCE_CACHE, or ~/.cache/appliance (XDG)."""
+    """Where tools tree and base images are kept: $APPLIANCE_CACHE, or ~/.cache/appliance (XDG)."""
     base = os.environ.get("APPLIANCE_CACHE")
     if base:
         return Path(base)

@@ -1,4 +1,4 @@
-"""The one door to other programs: every command goes through `run`, which can print it, ready to paste."""
+"""The one door to other programs: `run`, which can print each command ready to paste."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def pasteable(
 def announce(
     argv: Sequence[Argument], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> None:
-    """Show the command where `--verbose` asks for it; also for those who start a process themselves."""
+    """Show the command where `--verbose` asks for it; for those, too, who start it themselves."""
     if _verbose.get():
         _console.print(f"+ {pasteable(argv, cwd=cwd, env=env)}", style="dim", markup=False)
 
@@ -47,49 +48,38 @@ def run(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: str | bytes | None = None,
+    stdin: str | None = None,
     timeout: float | None = None,
     log: Path | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; `env` is added to the environment, `timeout` is in seconds.
 
-    Output is captured (standard error apart), or sent to the file `log` as it comes. Raises ToolError with the
-    command to paste and the end of its output when it fails (unless `check` is off), is missing or takes too long.
+    Output is captured, or appended to the file `log` as it comes. Raises ToolError with the command
+    to paste and the end of its output when the program fails (unless `check` is off), is missing or
+    takes too long.
     """
     announce(argv, cwd=cwd, env=env)
     command = pasteable(argv, cwd=cwd, env=env)
-    text = stdin.decode() if isinstance(stdin, bytes) else stdin
-    try:
-        if log is None:
+    source = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
+    with log.open("a") if log else nullcontext(subprocess.PIPE) as sink:
+        try:
             done = subprocess.run(
                 [str(word) for word in argv],
                 cwd=cwd,
                 env={**os.environ, **(env or {})},
-                input=text,
-                stdin=None if text is not None else subprocess.DEVNULL,
                 timeout=timeout,
+                stdout=sink,
+                stderr=subprocess.STDOUT if log else subprocess.PIPE,
                 text=True,
-                capture_output=True,
                 errors="replace",
+                check=False,
+                **source,
             )
-        else:
-            with log.open("a") as sink:
-                done = subprocess.run(
-                    [str(word) for word in argv],
-                    cwd=cwd,
-                    env={**os.environ, **(env or {})},
-                    input=text,
-                    stdin=None if text is not None else subprocess.DEVNULL,
-                    timeout=timeout,
-                    text=True,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                )
-    except FileNotFoundError as missing:
-        raise ToolError(f"{argv[0]}: program not found", f"needed for: {command}") from missing
-    except subprocess.TimeoutExpired as late:
-        raise ToolError(f"no answer within {timeout:g} s: {command}") from late
+        except FileNotFoundError as missing:
+            raise ToolError(f"{argv[0]}: program not found", f"needed for: {command}") from missing
+        except subprocess.TimeoutExpired as late:
+            raise ToolError(f"no answer within {timeout:g} s: {command}") from late
     if check and done.returncode:
         output = log.read_text(errors="replace") if log else done.stdout + done.stderr
         tail = "\n".join(output.splitlines()[-25:])

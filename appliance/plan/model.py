@@ -1,7 +1,7 @@
 """The plan: what a site file means, as frozen typed values.
 
-Made once by `appliance.plan.resolve`, read by the renderers, the lab and the tests. Nothing in it comes from
-the host, the clock or the environment, and nothing after it reads the site file again.
+Made once by `appliance.plan.resolve`, read by the renderers, the lab and the tests. Nothing in it
+comes from the host, the clock or the environment, and nothing after it reads the site file again.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Route:
 class Network:
     """One network that every node stands in with one network card.
 
-    `addresses` and `aliases` are per node name; the first address of a family is the node's own address there.
-    `virtual` moves with the active role. `gateways` holds at most one default gateway a family.
+    `addresses` and `aliases` are per node name; the first address of a family is the node's own
+    there. `virtual` moves with the active role. `gateways` holds at most one a family.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Network:
     origin: Origin
 
     def own(self, node: str, version: int) -> Interface | None:
-        """The address (with its prefix) that `node` itself has here in IP `version` 4 or 6, if any."""
+        """The address, with its prefix, that `node` has here in IP `version` 4 or 6, if any."""
         return next((a for a in self.addresses[node] if a.version == version), None)
 
     def prefixes(self) -> tuple[Prefix, ...]:
@@ -103,7 +103,7 @@ class PortRange:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a rule lets through: a protocol, its destination ports (none: all), a connection-tracking helper."""
+    """What a rule lets through: a protocol, destination ports (none: all), a conntrack helper."""
 
     protocol: Protocol
     ports: tuple[PortRange, ...] = ()
@@ -122,8 +122,9 @@ class Action(StrEnum):
 class Rule:
     """One firewall rule, first match wins. No service means every protocol.
 
-    `from_` and `to` name networks; None is any network. `to_self` is a packet for the appliance itself (then `to`
-    is None). Addresses match after destination NAT and before source NAT, as the packet is while forwarded.
+    `from_` and `to` name networks; None is any network. `to_self` is a packet for the appliance
+    itself (then `to` is None). Addresses match after destination NAT and before source NAT, as the
+    packet is while forwarded.
     """
 
     from_: str | None
@@ -139,7 +140,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class SourceNat:
-    """Rewrite the source of what leaves by network `to` (None: any) to `address`; the first match wins."""
+    """Rewrite the source of what leaves by network `to` (None: any); the first match wins."""
 
     from_: str | None
     to: str | None
@@ -152,7 +153,7 @@ class SourceNat:
 
 @dataclass(frozen=True, slots=True)
 class DestinationNat:
-    """Rewrite the destination of what comes in by network `from_` (None: any) to `address` and maybe `port`."""
+    """Rewrite the destination, maybe its port, of what comes in by network `from_` (None: any)."""
 
     from_: str | None
     source: Prefix | None
@@ -165,7 +166,7 @@ class DestinationNat:
 
 @dataclass(frozen=True, slots=True)
 class DropLog:
-    """Log what no rule accepted; at most `per_second` lines a second, so that a flood cannot fill the journal."""
+    """Log what no rule accepted, bounded a second: a flood must not fill the journal."""
 
     dropped: bool
     invalid: bool
@@ -184,7 +185,7 @@ class VirtualRouter:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What only a site of two nodes has. `advert_ms` is the advertisement interval in milliseconds (10 ms steps)."""
+    """What only a site of two nodes has; `advert_ms` in milliseconds, VRRPv3's steps of 10 ms."""
 
     advert_ms: int
     preempt: bool
@@ -222,7 +223,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole site. `digest` is the SHA-256 of the site file's bytes, as hex: what `sha256sum` prints for it."""
+    """A whole site. `digest` is what `sha256sum` prints for the site file."""
 
     site: str
     file: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -27,9 +28,9 @@ FileTree = Mapping[str, NodeFiles]
 
 
 def write(tree: FileTree, directory: Path) -> None:
-    """Put the tree at `directory` as `<node>/<path>`: all of it or nothing, and an interruption leaves the old one.
+    """Put the tree at `directory` as `<node>/<path>`: all of it, or the old one stays whole.
 
-    Replaces only what an earlier render made (known by its marker); anything else there is a ToolError.
+    Replaces only what an earlier render made, known by its marker; ToolError for anything else.
     """
     directory = directory.resolve()
     if directory.exists() and any(directory.iterdir()) and not (directory / MARKER).exists():
@@ -55,11 +56,7 @@ def _swap(fresh: Path, directory: Path) -> None:
     if not directory.exists():
         os.rename(fresh, directory)
         return
-    RENAME_EXCHANGE = 2
-    import ctypes
-
+    at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: renameat2(2), not in Python's os
     libc = ctypes.CDLL(None, use_errno=True)
-    at_cwd = -100
-    if libc.renameat2(at_cwd, os.fsencode(fresh), at_cwd, os.fsencode(directory), RENAME_EXCHANGE):
-        number = ctypes.get_errno()
-        raise ToolError(f"cannot replace {directory}: {os.strerror(number)}")
+    if libc.renameat2(at_cwd, os.fsencode(fresh), at_cwd, os.fsencode(directory), exchange):
+        raise ToolError(f"cannot replace {directory}: {os.strerror(ctypes.get_errno())}")

@@ -1,0 +1,67 @@
+"""The command line: `appliance check | render | build | lab`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import appliance
+from appliance.cli.build import build
+from appliance.cli.check import check
+from appliance.cli.lab import lab
+from appliance.cli.render import render
+from appliance.errors import SiteError, ToolError
+from appliance.run import set_verbose
+
+app = typer.Typer(
+    name="appliance",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"appliance {appliance.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show each command run, ready to paste.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Build, test and run a highly available firewall from one site file.
+
+    Start with `appliance check SITE`, then `appliance build SITE -o DIR` for a bootable image, or
+    `appliance lab up SITE` to boot the pair here and try to break it.
+    """
+    set_verbose(verbose)
+
+
+app.command()(check)
+app.command()(render)
+app.command()(build)
+app.add_typer(lab, name="lab")
+
+
+def main() -> None:
+    """Run the command; exit code 2 for a bad file or call, 1 for a tool or machine that failed."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        app()
+    except SiteError as bad:
+        errors.print(str(bad), markup=False)
+        sys.exit(2)
+    except ToolError as failed:
+        errors.print(f"appliance: {failed}", markup=False)
+        sys.exit(1)
