@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from contextvars import ContextVar
 from pathlib import Path
-
-from rich.console import Console
 
 from appliance.errors import ToolError
 
-_verbose: ContextVar[bool] = ContextVar("verbose", default=False)
-_console = Console(stderr=True, highlight=False)
+_commands = logging.getLogger("appliance.commands")
 
 Argument = str | Path
 
 
-def set_verbose(on: bool) -> None:
+def show_commands() -> None:
     """Print each command from here on, ready to paste, on standard error."""
-    _verbose.set(on)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("+ %(message)s"))
+    _commands.addHandler(handler)
+    _commands.setLevel(logging.INFO)
 
 
 def pasteable(
@@ -39,8 +39,7 @@ def announce(
     argv: Sequence[Argument], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> None:
     """Show the command where `--verbose` asks for it; for those, too, who start it themselves."""
-    if _verbose.get():
-        _console.print(f"+ {pasteable(argv, cwd=cwd, env=env)}", style="dim", markup=False)
+    _commands.info("%s", pasteable(argv, cwd=cwd, env=env))
 
 
 def run(

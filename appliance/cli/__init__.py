@@ -14,7 +14,7 @@ from appliance.cli.check import check
 from appliance.cli.lab import lab
 from appliance.cli.render import render
 from appliance.errors import SiteError, ToolError
-from appliance.run import set_verbose
+from appliance.run import show_commands
 
 app = typer.Typer(
     name="appliance",
@@ -45,7 +45,8 @@ def _root(
     Start with `appliance check SITE`, then `appliance build SITE -o DIR` for a bootable image, or
     `appliance lab up SITE` to boot the pair here and try to break it.
     """
-    set_verbose(verbose)
+    if verbose:
+        show_commands()
 
 
 app.command()(check)
