@@ -1,0 +1,67 @@
+"""Things made once and kept: each under its own name, whole or not there at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def key(*inputs: object) -> str:
+    """A short name for a thing made from these inputs (anything JSON can hold)."""
+    text = json.dumps(inputs, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folder_digest(root: Path) -> str:
+    """SHA-256 over names, modes, link targets and bytes below `root`, without Python's caches."""
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if "__pycache__" in path.parts:
+            continue
+        mode = path.lstat().st_mode
+        total.update(f"{path.relative_to(root)}\0{mode:o}\0".encode())
+        if path.is_symlink():
+            total.update(os.readlink(path).encode())
+        elif path.is_file():
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; a second process waits here until the first is done, or dead."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def folder(path: Path, make: Callable[[Path], None], *, fresh: bool = False) -> Path:
+    """The folder `path`; if it is missing (or `fresh` is asked) `make` fills a new one.
+
+    It is filled under another name and gets its own only when `make` has returned. What an
+    interrupted run left behind is cleared away by the next one.
+    """
+    if path.is_dir() and not fresh:
+        return path
+    with locked(path.with_name(path.name + ".lock")):
+        if path.is_dir() and not fresh:
+            return path
+        for left in path.parent.glob(f".{path.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            work.chmod(0o755)
+            make(work)
+            shutil.rmtree(path, ignore_errors=True)
+            work.rename(path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return path
