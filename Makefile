@@ -29,10 +29,10 @@ check: $(VENV)/.ready ## format, lint and types alone: seconds
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: check ## everything, the long matrices in their short form
+test: $(VENV)/.ready ## everything, the long matrices in their short form
 	$(BIN)/python -m pytest
 
-test-full: check ## everything in its long form
+test-full: $(VENV)/.ready ## everything in its long form
 	$(BIN)/python -m pytest --full
 
 figures: $(VENV)/.ready ## measure docs/figures.md anew
