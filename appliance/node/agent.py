@@ -1,0 +1,285 @@
+"""The state agent: one process that keeps conntrackd in step with keepalived.
+
+Run as `python3 -m appliance.node.agent`, supervised by systemd (Type=notify, watchdog). It says
+READY when its gate has passed, and keepalived starts after it. See docs/state-agent.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appliance.node import config as configuration
+from appliance.node import netlink, statefile
+from appliance.node.config import Config
+from appliance.node.conntrackd import Conntrackd, NoAnswerError, Request, Stats
+from appliance.node.driver import HEAL, REJOIN, TAKE_OVER, Done, Driver
+from appliance.node.events import Fifo, News, Parser, Role
+from appliance.node.gate import Gate, Outcome, Verdict
+from appliance.node.notify import notify
+
+log = logging.getLogger("appliance.agent")
+
+_TICK_S = 1.0
+_GATE_TICK_S = 0.1
+_HEAL_EVERY_S = 2.0  # several instances report the same split brain
+_ASK_AFTER_S = 2.0  # a new standby lets the new active node finish its commit first
+_ASK_EVERY_S = 5.0
+_PEER_SILENT_S = 5.0  # conntrackd speaks each second
+_HANDOVER_HOLD_S = 10.0
+
+
+@dataclass(slots=True)
+class World:
+    """What the agent asks of the machine; tests put something else in its place."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    addresses: Callable[[], frozenset[configuration.Address]] = netlink.addresses
+    carrier: Callable[[str], bool] = netlink.carrier
+
+
+@dataclass(slots=True)
+class Agent:
+    """All state of the agent. `step` is one turn of its loop and never waits for events."""
+
+    config: Config
+    world: World = field(default_factory=World)
+    role: Role = Role.INIT
+    verdict: Verdict | None = None
+    alarms: dict[str, str] = field(default_factory=dict)
+    takeover: dict[str, Any] | None = None
+    stats: Stats | None = None
+    fifo: Fifo = field(init=False)
+    conntrackd: Conntrackd = field(init=False)
+    driver: Driver = field(init=False)
+    _gate: Gate = field(init=False)
+    _since: tuple[float, float] = field(init=False)
+    _owed: tuple[Request, ...] = ()  # what conntrackd did not answer, or newer events cut short
+    _instance: tuple[int, int] | None = None
+    _healed: bool = False
+    _last_heal: float = float("-inf")
+    _next_ask: float = float("inf")
+    _next_look: float = 0.0
+    _heard: tuple[float, int] = (0.0, -1)
+    _handover_seen: float | None = None
+
+    def __post_init__(self) -> None:
+        now = self.world.monotonic()
+        self.fifo = Fifo(self.config.fifo, Parser(self.config.group))
+        self.conntrackd = Conntrackd(self.config.control)
+        self.driver = Driver(self.conntrackd, self._events_wait)
+        self._gate = Gate(now, self.config.gate_s, self.config.absent_s)
+        self._since = (now, self.world.wall())
+        self._heard = (now, -1)
+        self._instance = self.conntrackd.instance()
+        if self.world.addresses() & set(self.config.virtual):
+            self._enter(Role.MASTER, "the virtual addresses are here")
+
+    def _events_wait(self) -> bool:
+        return bool(select.select([self.fifo.fd], [], [], 0)[0])
+
+    @property
+    def tick(self) -> float:
+        """How long to wait for events before the next turn, in seconds."""
+        return _TICK_S if self.verdict else _GATE_TICK_S
+
+    def step(self) -> None:
+        """Events first; the rest of the housekeeping once a tick."""
+        self._hear(self.fifo.read())
+        now = self.world.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + self.tick * 0.9
+        self._look(now)
+        self._write()
+        notify("WATCHDOG=1", f"STATUS={self.role}, alarms: {', '.join(self.alarms) or 'none'}")
+
+    def _hear(self, news: News) -> None:
+        self._healed = self._healed or news.healed
+        if news.role and news.role != self.role:
+            self._enter(news.role, "keepalived says so")
+            self._write()
+
+    # Roles
+
+    def _enter(self, role: Role, why: str) -> None:
+        """Act first, then tell: a takeover's latency is counted in milliseconds."""
+        done = self._run(TAKE_OVER) if role is Role.MASTER else None
+        now = self.world.monotonic()
+        before, self.role, self._since = self.role, role, (now, self.world.wall())
+        self._healed = False
+        if done is None:
+            # What we were told to do as the active node is void; the cache of a standby is filled
+            # by its peer. The kernel's table stays: `-t` of the shipped script empties it some
+            # seconds later, be this node active again by then or not.
+            self._owed, self._next_ask = (), now + _ASK_AFTER_S
+            log.info("%s -> %s (%s)", before, role, why)
+            return
+        self._next_ask = float("inf")
+        if self.verdict is None:
+            self._pass(Verdict(Outcome.ACTIVE, 0.0, 0))
+        self.takeover = {"wall": self._since[1], "ms": round(done.first_ms, 2), "why": why}
+        log.info(
+            "%s -> MASTER (%s): committed in %.1f ms, announced in %.1f ms",
+            *(before, why, done.first_ms, done.all_ms),
+        )
+
+    def _run(self, sequence: tuple[Request, ...]) -> Done:
+        """Run a sequence; keep it as owed when it failed, so that the next tick tries again."""
+        done = self.driver.run(sequence)
+        self._owed = () if done.complete else sequence
+        if done.failure:
+            self._alarm("conntrackd", done.failure)
+        return done
+
+    # Housekeeping
+
+    def _look(self, now: float) -> None:
+        if self.fifo.replaced():
+            log.warning("the FIFO was replaced; opened the new one")
+        self.stats = self._ask_stats(now)
+        if self.verdict is None:
+            self._try_gate(now)
+        if self.role is Role.MASTER:
+            self._keep_active(now)
+        else:
+            self._keep_standby(now)
+        self._end_handover(now)
+
+    def _ask_stats(self, now: float) -> Stats | None:
+        try:
+            stats = self.conntrackd.stats()
+        except NoAnswerError as error:
+            if self.verdict:
+                self._alarm("conntrackd", str(error))
+            return None
+        self._clear("conntrackd")
+        if stats.received != self._heard[1]:
+            self._heard = (now, stats.received)
+        if now - self._heard[0] < _PEER_SILENT_S:
+            self._clear("peer")
+        elif self.verdict:
+            self._alarm("peer", "nothing heard from the peer's conntrackd on the sync network")
+        return stats
+
+    def _try_gate(self, now: float) -> None:
+        verdict = self._gate.observe(
+            now, self.world.carrier(self.config.sync_interface), self.stats
+        )
+        if self._gate.wants_table:
+            self._ask_peer()
+        if verdict:
+            self._pass(verdict)
+
+    def _pass(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        level = logging.WARNING if verdict.alarming else logging.INFO
+        text = f"gate passed after {verdict.seconds:.1f} s, {verdict.entries} entries"
+        log.log(level, "%s: %s", text, verdict.outcome)
+        if verdict.alarming:
+            self._alarm("gate", str(verdict.outcome))
+        notify("READY=1")
+
+    def _keep_active(self, now: float) -> None:
+        instance = self.conntrackd.instance()
+        if instance != self._instance:
+            log.warning("conntrackd was restarted under the active node")
+            self._instance = instance
+            self._owed = self._owed or REJOIN
+        if self._owed and self.stats:
+            done = self._run(self._owed)
+            log.info("made up for what conntrackd missed: complete=%s", done.complete)
+        if self._healed and now - self._last_heal >= _HEAL_EVERY_S:
+            self._healed, self._last_heal = False, now
+            done = self._run(HEAL)
+            log.warning("split brain healed: peer's connections in %.1f ms", done.first_ms)
+
+    def _keep_standby(self, now: float) -> None:
+        """A standby without entries asks for them: no other sign tells that they were lost."""
+        self._instance = self.conntrackd.instance()
+        if now >= self._next_ask and self.stats:
+            self._next_ask = now + _ASK_EVERY_S
+            if not self.stats.external:
+                self._ask_peer()
+
+    def _ask_peer(self) -> None:
+        try:
+            self.conntrackd.ask(Request.ASK)
+        except NoAnswerError as error:
+            self._alarm("conntrackd", str(error))
+
+    def _end_handover(self, now: float) -> None:
+        """A handover that was killed half way must not keep this node in FAULT for ever."""
+        if _asked_to_hand_over(self.config.handover):
+            self._handover_seen = self._handover_seen or now
+            if now - self._handover_seen >= _HANDOVER_HOLD_S:
+                log.warning("a handover was left behind; ended it")
+                self.config.handover.write_text("0\n")
+        else:
+            self._handover_seen = None
+
+    # What others see
+
+    def _alarm(self, name: str, text: str) -> None:
+        if self.alarms.get(name) != text:
+            log.error("alarm %s: %s", name, text)
+        self.alarms[name] = text
+
+    def _clear(self, name: str) -> None:
+        if self.alarms.pop(name, None):
+            log.info("alarm %s is over", name)
+
+    def _write(self) -> None:
+        monotonic, wall = self._since
+        state = {
+            "role": self.role,
+            "since": {"monotonic": monotonic, "wall": wall},
+            "gate": asdict(self.verdict) if self.verdict else None,
+            "takeover": self.takeover,
+            "entries": asdict(self.stats) if self.stats else None,
+            "owed": [request.name for request in self._owed],
+            "alarms": self.alarms,
+        }
+        statefile.write(self.config.state, state)
+
+
+def _asked_to_hand_over(path: Path) -> bool:
+    try:
+        return path.read_text().strip() not in ("", "0")
+    except OSError:
+        return False
+
+
+class _Journal(logging.Formatter):
+    """The journal takes the level from a prefix (sd-daemon(3)) and the time from its own clock."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = {logging.WARNING: 4, logging.ERROR: 3}.get(record.levelno, 6)
+        return f"<{level}>{record.getMessage()}"
+
+
+def _log_to_journal() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Journal())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+
+
+def main(argv: list[str]) -> None:
+    """Run for ever; the one optional argument is the path of agent.json."""
+    _log_to_journal()
+    path = Path(argv[1]) if len(argv) > 1 else configuration.PATH
+    agent = Agent(configuration.parse(path.read_text()))
+    while True:
+        agent.step()
+        select.select([agent.fifo.fd], [], [], agent.tick)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

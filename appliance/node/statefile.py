@@ -1,0 +1,22 @@
+"""The agent's state, for people and for other programs: /run/appliance/state.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Replace the file in one step: a reader sees the old state or the new one, never a part."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(json.dumps(state, indent=1) + "\n")
+    os.replace(fresh, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The state as last written; OSError without one."""
+    state: dict[str, Any] = json.loads(path.read_text())
+    return state
