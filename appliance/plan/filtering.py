@@ -1,0 +1,278 @@
+"""Firewall rules, NAT and expectations: names looked up, and what can never match refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from appliance.plan.model import (
+    Action,
+    Address,
+    DestinationNat,
+    Expectation,
+    Network,
+    Prefix,
+    Protocol,
+    Rule,
+    Service,
+    SourceNat,
+)
+from appliance.plan.services import VERSION, Catalogue, Services
+from appliance.site.document import Loc
+from appliance.site.faults import Faults
+from appliance.site.schema import Expect, Nat, Site
+from appliance.site.schema import Rule as StatedRule
+from appliance.site.values import ANY, SELF, Target
+from appliance.site.words import meant, quote
+
+
+class Filtering:
+    """Resolves what names networks and services."""
+
+    def __init__(self, site: Site, networks: Mapping[str, Network], faults: Faults) -> None:
+        self._site = site
+        self._networks = networks
+        self._faults = faults
+        self._names = faults.names("networks")
+        self._catalogue = Catalogue(site, faults)
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The firewall rules in their order."""
+        stated = enumerate(self._site.firewall.rules)
+        return tuple(self._rule(rule, ("firewall", "rules", i)) for i, rule in stated)
+
+    def nat(self) -> tuple[tuple[SourceNat, ...], tuple[DestinationNat, ...]]:
+        """Source NAT and destination NAT, each in the order of the file."""
+        source, destination = [], []
+        for i, nat in enumerate(self._site.nat):
+            loc: Loc = ("nat", i)
+            if nat.snat and nat.dnat:
+                self._faults.add(loc, "snat and dnat in one entry", "write two entries")
+            elif nat.snat:
+                source.append(self._source_nat(nat, nat.snat, loc))
+            elif nat.dnat:
+                destination.append(self._destination_nat(nat, nat.dnat, loc))
+            elif self._faults.intact(*loc):
+                self._faults.add(loc, "neither snat nor dnat is given")
+        return tuple(source), tuple(destination)
+
+    def expectations(self) -> tuple[Expectation, ...]:
+        """The claims that the lab proves."""
+        each = enumerate(self._site.expect)
+        found = (self._expectation(expect, ("expect", i)) for i, expect in each)
+        return tuple(expectation for expectation in found if expectation)
+
+    def network(self, name: str | None, loc: Loc) -> str | None:
+        """The network of that name; None for `any` or nothing."""
+        if name is None or name == ANY:
+            return None
+        if name not in self._names:
+            self._faults.add(loc, f"unknown network {quote(name)}", meant(name, self._names))
+        return name
+
+    def _from(self, name: str | None, loc: Loc) -> str | None:
+        if name == SELF:
+            self._faults.add((*loc, "from"), "'self' cannot stand under 'from'")
+            return None
+        return self.network(name, (*loc, "from"))
+
+    def _rule(self, stated: StatedRule, loc: Loc) -> Rule:
+        to_self = stated.to == SELF
+        services = self._services(stated, loc)
+        if stated.action is not Action.ACCEPT:
+            services = tuple(Service(s.protocol, s.ports) for s in services)
+        return Rule(
+            from_=self._from(stated.from_, loc),
+            to=None if to_self else self.network(stated.to, (*loc, "to")),
+            to_self=to_self,
+            source=stated.source,
+            destination=stated.destination,
+            services=services,
+            action=stated.action,
+            comment=stated.comment,
+            origin=self._faults.origin(loc),
+        )
+
+    def _services(
+        self, stated: StatedRule | Nat, loc: Loc, target: Address | None = None
+    ) -> Services:
+        """The services of a rule, less those of the other IP version; a fault if none is left."""
+        services = self._catalogue.of(stated.service, (*loc, "service"))
+        ends = [
+            (k, p) for k, p in (("source", stated.source), ("destination", stated.destination)) if p
+        ]
+        versions = {prefix.version for _, prefix in ends}
+        if len(versions) > 1:
+            self._faults.add((*loc, "destination"), _mixed(ends))
+            return services
+        versions |= {target.version} if target else set()
+        if len(versions) != 1:
+            return services
+        (version,) = versions
+        fitting = tuple(s for s in services if VERSION.get(s.protocol, version) == version)
+        if services and not fitting:
+            names = ", ".join(s.protocol for s in services)
+            what = f"{names} never matches here: the addresses are IPv{version}"
+            hint = "icmp is IPv4's, icmpv6 is IPv6's"
+            self._faults.add((*loc, "service"), what, hint)
+        return fitting
+
+    # NAT
+
+    def _source_nat(self, stated: Nat, target: Target, loc: Loc) -> SourceNat:
+        at = (*loc, "snat")
+        if target.port is not None:
+            self._faults.add(at, "source NAT has no port", f"write {target.address}")
+        if stated.to == SELF:
+            self._faults.add(
+                (*loc, "to"), "source NAT is for what leaves by a network, not for 'self'"
+            )
+        self._check_version(stated, target, at)
+        self._check_answers(target.address, at)
+        return SourceNat(
+            from_=self._from(stated.from_, loc),
+            to=None if stated.to == SELF else self.network(stated.to, (*loc, "to")),
+            source=stated.source,
+            destination=stated.destination,
+            services=self._services(stated, loc, target.address),
+            address=target.address,
+            origin=self._faults.origin(loc),
+        )
+
+    def _destination_nat(self, stated: Nat, target: Target, loc: Loc) -> DestinationNat:
+        at = (*loc, "dnat")
+        if stated.to is not None:
+            what = "destination NAT has no 'to': where a packet leaves is known only after it"
+            self._faults.add((*loc, "to"), what, "leave it out", key=True)
+        if not stated.destination and not stated.service and self._faults.intact(*loc):
+            what = "this would send every packet to one host"
+            self._faults.add(loc, what, "give a destination or a service")
+        self._check_version(stated, target, at)
+        self._check_not_own(target.address, at)
+        services = self._services(stated, loc, target.address)
+        if target.port is not None and self._faults.intact(*loc):
+            self._check_ports(services, at)
+        return DestinationNat(
+            from_=self._from(stated.from_, loc),
+            source=stated.source,
+            destination=stated.destination,
+            services=services,
+            address=target.address,
+            port=target.port,
+            origin=self._faults.origin(loc),
+        )
+
+    def _check_version(self, stated: Nat, target: Target, loc: Loc) -> None:
+        for key, prefix in (("source", stated.source), ("destination", stated.destination)):
+            if prefix and prefix.version != target.address.version:
+                self._faults.add(loc, _mixed([(key, prefix), ("target", target.address)]))
+                return
+
+    def _check_ports(self, services: Services, loc: Loc) -> None:
+        if not services or not all(s.protocol in (Protocol.TCP, Protocol.UDP) for s in services):
+            what = "a port to rewrite to needs a tcp or udp service"
+            self._faults.add(loc, what, "give 'service', such as tcp/80")
+
+    def _check_answers(self, address: Address, loc: Loc) -> None:
+        """Somebody must answer for the new source: a virtual address, on a single node its own.
+
+        An address on no link of ours may be routed to the appliance: its operator knows.
+        """
+        if not self._faults.intact("networks"):
+            return
+        pair = len(self._faults.names("nodes")) > 1
+        if pair and any(address == a.ip for n in self._networks.values() for a in n.virtual):
+            return
+        owner = self._owner(address)
+        if owner and pair:
+            what = f"{address} belongs to node {quote(owner)} alone: connections would die with it"
+            self._faults.add(loc, what, "use a virtual address")
+        elif not owner and (network := self._on_link(address)):
+            kind = "virtual" if pair else "aliases"
+            what = f"the appliance does not hold {address}, so nothing answers for it"
+            self._faults.add(loc, what, f"add it to '{kind}' of network {quote(network)}")
+        elif address.is_link_local:
+            self._faults.add(loc, f"{address} is a link-local address: no answer would come back")
+
+    def _check_not_own(self, address: Address, loc: Loc) -> None:
+        owner = self._owner(address)
+        if owner and len(self._faults.names("nodes")) > 1:
+            what = f"{address} belongs to node {quote(owner)} alone: the other cannot answer for it"
+            self._faults.add(loc, what, "use a virtual address")
+        elif address.is_link_local:
+            self._faults.add(
+                loc, f"{address} is a link-local address: it is not known on which link"
+            )
+
+    def _owner(self, address: Address) -> str | None:
+        return next((node for node, own in self._held() if own == address), None)
+
+    def _held(self) -> Iterable[tuple[str, Address]]:
+        for network in self._networks.values():
+            for per_node in (network.addresses, network.aliases):
+                for node, some in per_node.items():
+                    yield from ((node, address.ip) for address in some)
+
+    def _on_link(self, address: Address) -> str | None:
+        return next(
+            (
+                name
+                for name, network in self._networks.items()
+                if any(p.version == address.version and address in p for p in network.prefixes())
+            ),
+            None,
+        )
+
+    # Expectations
+
+    def _expectation(self, stated: Expect, loc: Loc) -> Expectation | None:
+        if stated.from_ in (ANY, SELF):
+            what = f"an expectation's packet comes from one network, not from '{stated.from_}'"
+            self._faults.add((*loc, "from"), what)
+            return None
+        if stated.to in (ANY, SELF):
+            what = f"'{stated.to}' cannot stand under 'to' of an expectation"
+            self._faults.add((*loc, "to"), what, "leave 'to' out: the destination tells")
+            return None
+        from_ = self.network(stated.from_, (*loc, "from"))
+        to = self.network(stated.to, (*loc, "to"))
+        if stated.source.version != stated.destination.version:
+            ends = [("source", stated.source), ("destination", stated.destination)]
+            self._faults.add((*loc, "destination"), _mixed(ends))
+        self._check_sender(stated, loc)
+        service = self._one_packet(stated, loc)
+        if service is None or from_ is None:
+            return None
+        origin = self._faults.origin(loc)
+        return Expectation(
+            from_, stated.source, to, stated.destination, service, stated.verdict, origin
+        )
+
+    def _check_sender(self, stated: Expect, loc: Loc) -> None:
+        virtual = {a.ip for network in self._networks.values() for a in network.virtual}
+        if self._owner(stated.source) or stated.source in virtual:
+            self._faults.add(
+                (*loc, "source"), f"{stated.source} is an address of the appliance itself"
+            )
+
+    def _one_packet(self, stated: Expect, loc: Loc) -> Service | None:
+        at = (*loc, "service")
+        services = self._catalogue.of((stated.service,), at)
+        if not services:
+            return None
+        service = services[0]
+        ports = {port for s in services for r in s.ports for port in (r.first, r.last)}
+        needed = 1 if service.protocol in (Protocol.TCP, Protocol.UDP) else 0
+        if len(services) != 1 or len(ports) != needed:
+            what = "an expectation is about one packet: one protocol and one port"
+            self._faults.add(at, what, "such as tcp/22, ssh or icmp")
+            return None
+        version = stated.destination.version
+        if VERSION.get(service.protocol, version) != version:
+            self._faults.add(at, f"{service.protocol} never has IPv{version} addresses")
+            return None
+        return service
+
+
+def _mixed(ends: Sequence[tuple[str, Prefix | Address]]) -> str:
+    (first, one), (second, other) = ends
+    return f"{first} is IPv{one.version}, but {second} is IPv{other.version}: no packet is both"

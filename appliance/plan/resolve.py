@@ -1,0 +1,130 @@
+"""From the site as stated to the plan: every name looked up, every default and number decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from appliance.plan.addressing import resolve_networks
+from appliance.plan.filtering import Filtering
+from appliance.plan.model import DropLog, Network, Node, Pair, Plan, Role, Ssh, VirtualRouter
+from appliance.site.faults import Faults
+from appliance.site.schema import Ha, Site
+from appliance.site.values import ANY, SELF
+from appliance.site.words import meant, quote
+
+LOG_LINES_PER_SECOND = 10
+
+
+def resolve(site: Site, faults: Faults, digest: str) -> Plan:
+    """The plan of a site. Mistakes are noted in `faults`: with any, the plan is of no use."""
+    networks = resolve_networks(site, faults)
+    filtering = Filtering(site, networks, faults)
+    rules = filtering.rules()
+    source_nat, destination_nat = filtering.nat()
+    return Plan(
+        site=site.site,
+        file=faults.file.name,
+        digest=digest,
+        nodes=_nodes(site, faults),
+        networks=networks,
+        rules=rules,
+        source_nat=source_nat,
+        destination_nat=destination_nat,
+        log=_log(site),
+        pair=_pair(site, networks, faults),
+        ssh=_ssh(site, filtering, faults),
+        expectations=filtering.expectations(),
+    )
+
+
+def _nodes(site: Site, faults: Faults) -> tuple[Node, ...]:
+    count = len(faults.names("nodes"))
+    if faults.stated("nodes") and not 1 <= count <= 2 and site.nodes | {} == site.nodes:
+        what = f"{count} nodes: a site has one, or two that make a pair"
+        faults.add(("nodes",), what, key=True)
+    return tuple(Node(name, stated.priority) for name, stated in site.nodes.items())
+
+
+def _log(site: Site) -> DropLog:
+    stated = site.firewall.log
+    limit = stated.dropped.limit if stated.dropped else None
+    return DropLog(stated.dropped is not None, stated.invalid, limit or LOG_LINES_PER_SECOND)
+
+
+def _pair(site: Site, networks: Mapping[str, Network], faults: Faults) -> Pair | None:
+    if len(faults.names("nodes")) < 2:
+        _check_single(site, networks, faults)
+        return None
+    ha = site.ha or Ha()
+    routers = _routers(ha, networks, faults)
+    if not routers and faults.intact("networks") and networks:
+        faults.add(("networks",), "a pair needs a virtual address, else nothing moves", key=True)
+    sync = _sync(ha, networks, faults)
+    return Pair(ha.advert, ha.preempt, sync, routers) if sync else None
+
+
+def _check_single(site: Site, networks: Mapping[str, Network], faults: Faults) -> None:
+    if len(faults.names("nodes")) != 1:
+        return
+    if site.ha is not None:
+        faults.add(("ha",), "'ha' is for a pair: this site has one node", key=True)
+    for name, network in networks.items():
+        if network.role is Role.SYNC:
+            loc = ("networks", name, "role")
+            faults.add(loc, "a sync network is for a pair: this site has one node")
+
+
+def _routers(ha: Ha, networks: Mapping[str, Network], faults: Faults) -> tuple[VirtualRouter, ...]:
+    """One for each network and IP version, numbered from `ha.vrid` in the order of the file."""
+    found: list[VirtualRouter] = []
+    for network in networks.values():
+        for version in (4, 6):
+            addresses = tuple(a for a in network.virtual if a.version == version)
+            if addresses:
+                number = ha.vrid + len(found)
+                found.append(VirtualRouter(network.name, version, number, addresses))
+    if found and found[-1].vrid > 255:
+        what = f"the last of {len(found)} virtual routers would have the number {found[-1].vrid}"
+        faults.add(("ha", "vrid"), what, f"at most {256 - len(found)} leaves room up to 255")
+    return tuple(found)
+
+
+def _sync(ha: Ha, networks: Mapping[str, Network], faults: Faults) -> str | None:
+    """The network that carries connection state."""
+    by_role = [name for name, network in networks.items() if network.role is Role.SYNC]
+    for name in by_role[1:]:
+        what = f"network {quote(by_role[0])} has role sync already: a second is not supported yet"
+        faults.add(("networks", name, "role"), what)
+    if ha.sync is not None:
+        return _named_sync(ha.sync, by_role, faults)
+    if not by_role and faults.intact("networks") and faults.intact("ha") and networks:
+        what = "a pair needs a network that carries its state: none has role sync"
+        faults.add(("networks",), what, "or name one: ha: {sync: NETWORK}", key=True)
+    return by_role[0] if by_role else None
+
+
+def _named_sync(name: str, by_role: list[str], faults: Faults) -> str:
+    names = faults.names("networks")
+    if name not in names:
+        faults.add(("ha", "sync"), f"unknown network {quote(name)}", meant(name, names))
+    elif by_role and name not in by_role:
+        what = f"'sync' names {quote(name)}, but network {quote(by_role[0])} has role sync"
+        faults.add(("ha", "sync"), what, "use one of the two")
+    return name
+
+
+def _ssh(site: Site, filtering: Filtering, faults: Faults) -> Ssh | None:
+    stated = site.management.ssh
+    if stated is None:
+        return None
+    loc = ("management", "ssh")
+    for i, name in enumerate(stated.from_):
+        at = (*loc, "from", i)
+        if name in (ANY, SELF):
+            faults.add(at, f"SSH is opened on networks by name, not on '{name}'")
+        elif filtering.network(name, at) in stated.from_[:i]:
+            faults.add(at, f"network {quote(name)} is given twice")
+    for i, key in enumerate(stated.keys_):
+        if key.split()[1] in {other.split()[1] for other in stated.keys_[:i]}:
+            faults.add((*loc, "keys", i), "this key is given twice")
+    return Ssh(stated.from_, stated.keys_) if stated.from_ else None

@@ -1,0 +1,54 @@
+"""Where mistakes are gathered while a site file is understood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.errors import Problem, SiteError
+from appliance.plan.model import Origin
+from appliance.site.document import Document, Fault, Loc
+
+
+class Faults:
+    """The mistakes of one file, each once, and what is known about the file's places."""
+
+    def __init__(self, file: Path, document: Document, before: Sequence[Fault] = ()) -> None:
+        self.file = file
+        self.whole = document
+        self.document = document
+        self._found = dict.fromkeys(before)
+
+    def add(self, loc: Loc, what: str, hint: str | None = None, *, key: bool = False) -> None:
+        """Note a mistake at `loc`; `key` points at the key instead of its value."""
+        self._found.setdefault(Fault(self.document.origin(loc, key=key), what, hint))
+
+    def origin(self, loc: Loc) -> Origin:
+        """Where `loc` stands in the file."""
+        return self.document.origin(loc)
+
+    def intact(self, *loc: str | int) -> bool:
+        """Whether all at `loc` was understood: only then does a thing's absence mean anything."""
+        return self.document.existing(loc) not in self.document.damaged
+
+    def stated(self, *loc: str | int) -> bool:
+        """Whether the file says anything at `loc`, right or wrong."""
+        return loc in self.whole.values
+
+    def names(self, section: str) -> list[str]:
+        """The names in a section of the file, also those that have mistakes inside."""
+        data = self.whole.data
+        named = data.get(section) if isinstance(data, dict) else None
+        return list(named) if isinstance(named, dict) else []
+
+    def raise_any(self) -> None:
+        """SiteError with every mistake, if there is one."""
+        if self._found:
+            raise site_error(self.file, list(self._found))
+
+
+def site_error(file: Path, faults: Sequence[Fault]) -> SiteError:
+    """The failure of a whole file."""
+    return SiteError(
+        [Problem(str(file), f.origin.line, f.origin.column, f.what, f.hint) for f in faults]
+    )

@@ -1,0 +1,212 @@
+"""The closed schema of the site file: every key there is, and nothing else.
+
+`not_yet` names keys that the format will have, refused until something stands behind them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from appliance.plan.model import Action, Role
+from appliance.site import values as v
+
+
+class Closed(BaseModel):
+    """A mapping with known keys only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    not_yet: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_empty(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @classmethod
+    def keys(cls) -> dict[str, Any]:
+        """The keys as they stand in the file, with the type of each."""
+        return {f.alias or name: f.annotation for name, f in cls.model_fields.items()}
+
+
+def _blank_mapping(value: object) -> object:
+    return {} if value is None else value
+
+
+def _blank_list(value: object) -> object:
+    return [] if value is None else value
+
+
+BlankMapping = BeforeValidator(_blank_mapping)
+BlankList = BeforeValidator(_blank_list)
+
+
+class Node(Closed):
+    """One appliance."""
+
+    priority: v.Priority = 100
+
+
+class Route(Closed):
+    """A static route."""
+
+    to: v.RouteTo
+    via: v.Host
+
+
+class Network(Closed):
+    """One network and the card that each node has in it."""
+
+    not_yet = frozenset({"vlan"})
+
+    interface: v.InterfaceName
+    role: v.RoleWord = Role.TRAFFIC
+    addresses: Annotated[dict[str, v.Any[v.OnLink]], BlankMapping]
+    aliases: Annotated[dict[str, v.Any[v.OnLink]], BlankMapping] = {}
+    virtual: v.Any[v.OnLink] = ()
+    gateway: v.Any[v.Host] = ()
+    routes: Annotated[tuple[Route, ...], BlankList] = ()
+
+
+class Ha(Closed):
+    """How the pair is kept."""
+
+    advert: v.Advert = 100
+    preempt: v.Switch = False
+    sync: v.Word | None = None
+    vrid: v.Vrid = 51
+
+
+class _Matching(Closed):
+    """What a rule looks at. Nothing would mean every packet: that must be said (from: any)."""
+
+    from_: v.Word | None = Field(None, alias="from")
+    to: v.Word | None = None
+    source: v.Match | None = None
+    destination: v.Match | None = None
+    service: v.Some[v.ServiceWord] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _something(cls, value: object) -> object:
+        if isinstance(value, dict) and not value.keys() & _Matching.keys():
+            raise v.refuse("this would hold for every packet", "say 'from: any' if that is meant")
+        return value
+
+
+class Rule(_Matching):
+    """One firewall rule."""
+
+    not_yet = frozenset({"limit"})
+
+    action: v.ActionWord = Action.ACCEPT
+    comment: v.Comment | None = None
+
+
+class Nat(_Matching):
+    """One rewriting of addresses."""
+
+    snat: v.NatTarget | None = None
+    dnat: v.NatTarget | None = None
+    comment: v.Comment | None = None
+
+
+class LogSwitch(Closed):
+    """Logging that is on."""
+
+    limit: v.Rate | None = None
+
+
+def _log_switch(value: object) -> object:
+    if isinstance(value, str):
+        return {} if v.switch(value) else None
+    if not isinstance(value, dict):
+        raise v.refuse(f"expected true, false or {{limit: 10/s}}, found {v.found(value)}")
+    return value
+
+
+class Log(Closed):
+    """What is logged."""
+
+    dropped: Annotated[LogSwitch | None, BeforeValidator(_log_switch)] = None
+    invalid: v.Switch = False
+
+
+class Firewall(Closed):
+    """The packet filter."""
+
+    rules: Annotated[tuple[Rule, ...], BlankList] = ()
+    log: Log = Log()
+
+
+class Ssh(Closed):
+    """Who may log in."""
+
+    from_: v.Any[v.Word] = Field((), alias="from")
+    keys_: v.Any[v.PublicKey] = Field((), alias="keys")
+
+
+class Management(Closed):
+    """How the appliance is reached itself."""
+
+    not_yet = frozenset({"metrics", "syslog", "ntp", "dns"})
+
+    ssh: Ssh | None = None
+
+
+class Expect(Closed):
+    """One packet, and what must become of it."""
+
+    from_: v.Word = Field(alias="from")
+    source: v.Host
+    to: v.Word | None = None
+    destination: v.Host
+    service: v.ServiceWord
+    verdict: v.VerdictWord
+
+
+class Site(Closed):
+    """The whole file."""
+
+    not_yet = frozenset({"virtual_services", "sets"})
+
+    # With defaults, so that the rest is checked without them; `validate` asks for these.
+    needed: ClassVar[tuple[str, ...]] = ("site", "nodes", "networks")
+
+    site: v.SiteName = ""
+    nodes: Annotated[dict[v.NodeName, Node], BlankMapping] = {}
+    networks: Annotated[dict[v.NetworkName, Network], BlankMapping] = {}
+    ha: Ha | None = None
+    services: Annotated[dict[v.ServiceName, v.Some[v.ServiceWord]], BlankMapping] = {}
+    firewall: Firewall = Firewall()
+    nat: Annotated[tuple[Nat, ...], BlankList] = ()
+    management: Management = Management()
+    expect: Annotated[tuple[Expect, ...], BlankList] = ()
+
+
+def mapping_at(loc: tuple[str | int, ...]) -> type[Closed]:
+    """The mapping of the schema that `loc` leads to."""
+    kind: Any = Site
+    for step in loc:
+        kind = _inside(kind, step)
+    kind = _without_none(kind)
+    mapping: type[Closed] = kind
+    return mapping
+
+
+def _inside(kind: Any, step: str | int) -> Any:
+    kind = _without_none(kind)
+    if get_origin(kind) is dict:
+        return get_args(kind)[1]
+    if get_origin(kind) is tuple:
+        return get_args(kind)[0]
+    return kind.keys()[step]
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Union or isinstance(kind, type(int | None)):
+        kind = next(arg for arg in get_args(kind) if arg is not type(None))
+    return kind

@@ -1,0 +1,95 @@
+"""The schema held against a document: pydantic's complaints become ours, with their place.
+
+What has a mistake is taken out and the rest is tried again, so that the checks across the site
+still run on all that was understood and a person sees every mistake at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from appliance.site.document import Loc
+from appliance.site.faults import Faults
+from appliance.site.schema import Site, mapping_at
+from appliance.site.values import REFUSED, found
+from appliance.site.words import meant, quote, shorten
+
+
+def validate(faults: Faults) -> Site | None:
+    """The site as far as it is understood, mistakes noted in `faults`; None if nothing is left."""
+    data = faults.document.data
+    for key in Site.needed:
+        if isinstance(data, dict) and key not in data:
+            faults.add((), f"key '{key}' is missing")
+    first = True
+    while True:
+        try:
+            return Site.model_validate(faults.document.data)
+        except ValidationError as wrong:
+            errors = wrong.errors(include_url=False)
+        dropped = {faults.document.existing(_culprit(error)) for error in errors}
+        # What is amiss after the first round is only missing because we took it out.
+        for error in errors if first else ():
+            _note(error, faults)
+        if () in dropped:
+            return None
+        faults.document = faults.document.without(dropped)
+        first = False
+
+
+def _loc(error: ErrorDetails) -> Loc:
+    return tuple(step for step in error["loc"] if step != "[key]")
+
+
+def _culprit(error: ErrorDetails) -> Loc:
+    """What to take out: the wrong value, or the mapping that lacks something."""
+    return _loc(error)[:-1] if error["type"] == "missing" else _loc(error)
+
+
+def _note(error: ErrorDetails, faults: Faults) -> None:
+    loc = _loc(error)
+    if error["type"] == "extra_forbidden":
+        _unknown_key(loc, faults)
+    elif error["type"] == "missing":
+        _missing_key(loc, faults)
+    elif error["type"] == REFUSED:
+        context = error["ctx"]
+        faults.add(loc, context["what"], context["hint"], key=error["loc"][-1:] == ("[key]",))
+    else:
+        faults.add(loc, f"{_expected(error)}, found {found(error['input'])}")
+
+
+def _expected(error: ErrorDetails) -> str:
+    kinds: dict[str, str] = {
+        "model_type": "a mapping",
+        "dict_type": "a mapping",
+        "tuple_type": "a list",
+    }
+    return f"expected {kinds[error['type']]}"
+
+
+def _unknown_key(loc: Loc, faults: Faults) -> None:
+    *around, key = loc
+    name, mapping = str(key), mapping_at(tuple(around))
+    if name in mapping.not_yet:
+        faults.add(loc, f"{quote(name)}{_within(around)} is not supported yet", key=True)
+        return
+    known: dict[str, Any] = mapping.keys()
+    hint = meant(name, known) or f"known here: {', '.join(known)}"
+    faults.add(loc, f"unknown key {quote(name)}{_within(around)}", hint, key=True)
+
+
+def _missing_key(loc: Loc, faults: Faults) -> None:
+    *around, key = loc
+    given = faults.document.values
+    if key == "interface" and (*around, "vlan") in given:
+        return
+    faults.add(tuple(around), f"key '{key}' is missing{_within(around)}", key=True)
+
+
+def _within(around: list[str | int]) -> str:
+    names = ".".join(shorten(step) for step in around if isinstance(step, str))
+    return f" in {names}" if names else ""
