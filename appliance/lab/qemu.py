@@ -1,0 +1,230 @@
+"""QEMU's command line, from small pure sections; `tests/lab` compares it with golden texts.
+
+Sources: qemu(1) of QEMU 10.0; systemd.system-credentials(7) for what reaches a guest by SMBIOS and
+fw_cfg.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+PROGRAM = "qemu-system-x86_64"
+FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+FIRMWARE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+CONTROL_PORT = "appliance.lab"
+
+# The longest name that fw_cfg takes is 55 bytes (docs/specs/fw_cfg.rst), which most unit names
+# exceed; SMBIOS strings
+# have no such limit but the table is small. So what is long goes by fw_cfg and has a short name.
+_FW_CFG = "opt/io.systemd.credentials/"
+_LONG = 2048
+
+
+class Accelerator(StrEnum):
+    """How the guest's processor is made."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """One network card; `interface` is its name in the guest, `mac` as colon-separated hex."""
+
+    network: str
+    interface: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareBoot:
+    """Boots as the hardware would: firmware, boot loader, disk. `variables` is this machine's own
+    copy.
+    """
+
+    disk: Path
+    variables: Path
+
+
+@dataclass(frozen=True, slots=True)
+class KernelBoot:
+    """Boots a kernel directly, with a read-only root disk."""
+
+    kernel: Path
+    initrd: Path
+    root: Path
+    cmdline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All that the command line of a machine follows from. `memory` in MiB."""
+
+    name: str
+    boot: FirmwareBoot | KernelBoot
+    nics: tuple[Nic, ...]
+    accelerator: Accelerator
+    serial_log: Path
+    memory: int = 384
+    credentials: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Descriptors that QEMU inherits: monitor, control channel, one for each network card in
+    order.
+    """
+
+    monitor: int
+    control: int
+    nics: tuple[int, ...]
+
+
+def mac(site: str, machine: str, network: str) -> str:
+    """A fixed, locally administered address (IEEE 802 second bit) that follows from the names
+    alone.
+    """
+    digest = hashlib.sha256(f"{site}/{machine}/{network}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x52, 0x54, *digest[:4]))
+
+
+def command(machine: Machine, sockets: Sockets, files: Mapping[str, Path]) -> list[str]:
+    """QEMU's command line; `files` are the credentials that `by_file` chose, each as a file."""
+    slots = _free_slots(machine.nics)
+    return [
+        PROGRAM,
+        *_board(machine),
+        *_boot(machine.boot, slots),
+        *_channels(machine, sockets, slots),
+        *_watch(slots),
+        *(
+            word
+            for nic in zip(machine.nics, sockets.nics, strict=True)
+            for word in _nic(*nic, slots)
+        ),
+        *_credentials(machine.credentials, files),
+    ]
+
+
+def by_file(credentials: Mapping[str, str]) -> dict[str, str]:
+    """The credentials that are too long for SMBIOS and travel as files."""
+    return {name: text for name, text in credentials.items() if len(text) > _LONG}
+
+
+def link_credentials(nics: Sequence[Nic]) -> dict[str, str]:
+    """What names those cards whose name does not follow from their slot
+    (systemd-network-generator(8)).
+    """
+    return {
+        f"network.link.10-lab-{nic.interface}": (
+            f"[Match]\nPermanentMACAddress={nic.mac}\n[Link]\nName={nic.interface}\n"
+        )
+        for nic in nics
+        if _slot(nic) is None
+    }
+
+
+def _board(machine: Machine) -> list[str]:
+    fast = machine.accelerator is Accelerator.KVM
+    return [
+        *("-name", machine.name),
+        "-no-user-config",
+        "-nodefaults",
+        *("-machine", "q35,smm=off,vmport=off"),
+        *("-accel", "kvm" if fast else "tcg,thread=multi,tb-size=256"),
+        *("-cpu", "host" if fast else "max"),
+        *("-smp", "1"),
+        *("-m", str(machine.memory)),
+        *("-display", "none"),
+        *("-rtc", "base=utc,clock=host"),
+        *("-serial", f"file:{_escape(machine.serial_log)}"),
+    ]
+
+
+def _boot(boot: FirmwareBoot | KernelBoot, slots: list[int]) -> list[str]:
+    disk = boot.disk if isinstance(boot, FirmwareBoot) else boot.root
+    kind = "qcow2" if isinstance(boot, FirmwareBoot) else "raw,read-only=on"
+    drive = [
+        *("-drive", f"if=none,id=disk,file={_escape(disk)},format={kind},discard=unmap"),
+        *("-device", f"virtio-blk-pci,drive=disk,bootindex=1,{_place(slots)}"),
+    ]
+    if isinstance(boot, FirmwareBoot):
+        flash = "if=pflash,format=raw"
+        return [
+            *("-drive", f"{flash},unit=0,readonly=on,file={FIRMWARE}"),
+            *("-drive", f"{flash},unit=1,file={_escape(boot.variables)}"),
+            *drive,
+        ]
+    start = ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", boot.cmdline]
+    return [*start, *drive]
+
+
+def _channels(machine: Machine, sockets: Sockets, slots: list[int]) -> list[str]:
+    return [
+        *("-chardev", f"socket,id=monitor,fd={sockets.monitor}"),
+        *("-mon", "chardev=monitor,mode=control"),
+        *("-device", f"virtio-serial-pci,max_ports=2,{_place(slots)}"),
+        *("-chardev", f"socket,id=control,fd={sockets.control}"),
+        *("-device", f"virtserialport,chardev=control,name={CONTROL_PORT}"),
+        *("-device", f"virtio-rng-pci,{_place(slots)}"),
+    ]
+
+
+def _watch(slots: list[int]) -> list[str]:
+    """A watchdog that resets and a panic that is reported but left to the guest's own policy."""
+    return [
+        *("-device", f"i6300esb,{_place(slots)}", "-action", "watchdog=reset"),
+        *("-device", f"pvpanic-pci,{_place(slots)}", "-action", "panic=none"),
+    ]
+
+
+def _nic(nic: Nic, descriptor: int, slots: list[int]) -> list[str]:
+    slot = _slot(nic)
+    place = f"bus=pcie.0,addr={slot:#x}" if slot else _place(slots)
+    card = f"virtio-net-pci,id={nic.network},netdev=net-{nic.network},mac={nic.mac},romfile="
+    return [
+        *("-netdev", f"dgram,id=net-{nic.network},local.type=fd,local.str={descriptor}"),
+        *("-device", f"{card},{place}"),
+    ]
+
+
+def _credentials(credentials: Mapping[str, str], files: Mapping[str, Path]) -> list[str]:
+    words: list[str] = []
+    for name, text in credentials.items():
+        if name in files:
+            words += ["-fw_cfg", f"name={_FW_CFG}{name},file={_escape(files[name])}"]
+        else:
+            value = base64.b64encode(text.encode()).decode()
+            words += ["-smbios", f"type=11,value=io.systemd.credential.binary:{name}={value}"]
+    return words
+
+
+def _slot(nic: Nic) -> int | None:
+    """The slot on the root bus that gives a card its name: enp0s3 is slot 3
+    (systemd.net-naming-scheme(7)).
+    """
+    found = re.fullmatch(r"enp0s(\d+)", nic.interface)
+    return int(found[1]) if found and 0 < int(found[1]) < 0x1F else None
+
+
+def _free_slots(nics: Sequence[Nic]) -> list[int]:
+    """Slots that no card claims by its name, to be taken from the end; 0 and 31 are the
+    chipset's.
+    """
+    taken = {_slot(nic) for nic in nics}
+    return [slot for slot in range(1, 0x1F) if slot not in taken]
+
+
+def _place(slots: list[int]) -> str:
+    return f"bus=pcie.0,addr={slots.pop():#x}"
+
+
+def _escape(path: Path) -> str:
+    """QEMU's own quoting: a comma is doubled."""
+    return str(path).replace(",", ",,")
