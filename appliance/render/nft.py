@@ -1,0 +1,406 @@
+"""nftables as typed values, one function or class per concept, and `text`, which writes them down.
+
+What may stand where is nft(8)'s to say. A protocol that nft has no keyword for is a number, so that
+a ruleset loads where /etc/protocols is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+Address = IPv4Address | IPv6Address
+Prefix = IPv4Network | IPv6Network
+
+COMMENT_BYTES = 128  # NFTNL_UDATA_COMMENT_MAXLEN
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One match or statement of a rule; made by the functions below only."""
+
+    text: str
+
+
+class Hook(StrEnum):
+    """Where in a packet's way a base chain hangs."""
+
+    PREROUTING = "prerouting"
+    INPUT = "input"
+    FORWARD = "forward"
+    OUTPUT = "output"
+    POSTROUTING = "postrouting"
+
+
+class Kind(StrEnum):
+    """What a base chain may do."""
+
+    FILTER = "filter"
+    NAT = "nat"
+
+
+class Priority(IntEnum):
+    """The order of base chains on one hook, by the names that nft gives the numbers."""
+
+    RAW = -300
+    MANGLE = -150
+    DSTNAT = -100
+    FILTER = 0
+    SRCNAT = 100
+
+
+class Policy(StrEnum):
+    """What becomes of a packet at the end of a base chain."""
+
+    ACCEPT = "accept"
+    DROP = "drop"
+
+
+class State(StrEnum):
+    """What connection tracking says of a packet."""
+
+    NEW = "new"
+    ESTABLISHED = "established"
+    RELATED = "related"
+    INVALID = "invalid"
+
+
+class Family(StrEnum):
+    """An IP version, by the name of its header."""
+
+    IPV4 = "ip"
+    IPV6 = "ip6"
+
+    @classmethod
+    def of(cls, address: Address | Prefix) -> Family:
+        """The family of an address or prefix."""
+        return cls.IPV4 if address.version == 4 else cls.IPV6
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What makes a chain a base chain."""
+
+    kind: Kind
+    hook: Hook
+    priority: Priority
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A line for the reader only, set off by a blank line."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Matches and statements in their order, and a comment that the kernel keeps."""
+
+    parts: tuple[Part, ...]
+    comment: str | None
+
+
+Line = Rule | Remark
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A list of rules; without a base it is reached by `jump` or `goto` only."""
+
+    name: str
+    lines: tuple[Line, ...]
+    base: Base | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A named set of addresses of one family."""
+
+    name: str
+    family: Family
+    elements: tuple[Address, ...]
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A named counter, shared by the rules that name it."""
+
+    name: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A named token bucket, shared by the rules that name it."""
+
+    name: str
+    per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A connection-tracking helper for the TCP connections that a rule gives it to."""
+
+    name: str
+
+
+Object = Set | Counter | Limit | Helper
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of family inet, replaced as a whole in the transaction that loads it."""
+
+    name: str
+    objects: tuple[Object, ...]
+    chains: tuple[Chain, ...]
+
+
+def rule(*parts: Part | None, comment: str | None = None) -> Rule:
+    """A rule of the parts that are there; None is a match that is not wanted."""
+    return Rule(tuple(part for part in parts if part), comment)
+
+
+# Matches.
+
+
+def iifname(*names: str, other_than: bool = False) -> Part:
+    """Came in by one of these interfaces (or by any other than these)."""
+    return Part(f"iifname {_not(other_than)}{_any_of([_quoted(name) for name in names])}")
+
+
+def oifname(*names: str, other_than: bool = False) -> Part:
+    """Goes out by one of these interfaces (or by any other than these)."""
+    return Part(f"oifname {_not(other_than)}{_any_of([_quoted(name) for name in names])}")
+
+
+def loopback() -> Part:
+    """Came in by the loopback interface."""
+    return Part('iif "lo"')
+
+
+def saddr(prefix: Address | Prefix) -> Part:
+    """From this address or prefix."""
+    return Part(f"{Family.of(prefix)} saddr {_prefix(prefix)}")
+
+
+def saddr_in(which: Set) -> Part:
+    """From an address in a named set."""
+    return Part(f"{which.family} saddr @{which.name}")
+
+
+def daddr(prefix: Address | Prefix) -> Part:
+    """To this address or prefix."""
+    return Part(f"{Family.of(prefix)} daddr {_prefix(prefix)}")
+
+
+def nfproto(family: Family) -> Part:
+    """Packets of one IP version only."""
+    return Part(f"meta nfproto {'ipv4' if family is Family.IPV4 else 'ipv6'}")
+
+
+def l4proto(*protocols: str | int) -> Part:
+    """One of these layer 4 protocols, by nft's keyword or by number."""
+    return Part(f"meta l4proto {_any_of([str(protocol) for protocol in protocols])}")
+
+
+def dport(protocol: str, ranges: Sequence[tuple[int, int]]) -> Part:
+    """To one of these ports of TCP or UDP, each range with both ends included."""
+    ports = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    return Part(f"{protocol} dport {_any_of(ports)}")
+
+
+def hops_left(family: Family, count: int) -> Part:
+    """TTL or hop limit: 255 proves that the sender is on the link."""
+    return Part(f"{'ip ttl' if family is Family.IPV4 else 'ip6 hoplimit'} {count}")
+
+
+def icmp_type(*names: str) -> Part:
+    """One of these ICMP types, by nft's names."""
+    return Part(f"icmp type {_any_of(names)}")
+
+
+def icmpv6_type(*names: str) -> Part:
+    """One of these ICMPv6 types, by nft's names."""
+    return Part(f"icmpv6 type {_any_of(names)}")
+
+
+def ct_state(state: State) -> Part:
+    """As connection tracking sees the packet."""
+    return Part(f"ct state {state}")
+
+
+def not_a_first_segment() -> Part:
+    """A TCP segment that is not the plain SYN that opens a connection."""
+    return Part("tcp flags & (fin | syn | rst | ack) != syn")
+
+
+def tcp_reset() -> Part:
+    """A TCP segment with RST."""
+    return Part("tcp flags & rst == rst")
+
+
+def source_not_routed_back() -> Part:
+    """An answer would not leave by the interface that this came in by (RFC 3704, strict)."""
+    return Part("fib saddr . iif oif missing")
+
+
+def own_source() -> Part:
+    """From an address that this machine holds now."""
+    return Part("fib saddr type local")
+
+
+# Statements.
+
+
+def accept() -> Part:
+    """Let the packet through this hook."""
+    return Part("accept")
+
+
+def drop() -> Part:
+    """Let the packet vanish."""
+    return Part("drop")
+
+
+def reject() -> Part:
+    """Answer by ICMP or ICMPv6: port unreachable."""
+    return Part("reject with icmpx port-unreachable")
+
+
+def reject_by_reset() -> Part:
+    """Answer a TCP segment with RST."""
+    return Part("reject with tcp reset")
+
+
+def jump(chain: Chain) -> Part:
+    """Go on in another chain, and come back from its end."""
+    return Part(f"jump {chain.name}")
+
+
+def goto(chain: Chain) -> Part:
+    """Go on in another chain for good."""
+    return Part(f"goto {chain.name}")
+
+
+def count() -> Part:
+    """Count packets and bytes of this rule."""
+    return Part("counter")
+
+
+def count_as(counter: Counter) -> Part:
+    """Count packets and bytes in a named counter."""
+    return Part(f"counter name {_quoted(counter.name)}")
+
+
+def within(limit: Limit) -> Part:
+    """Go on with this rule only while the named limit allows."""
+    return Part(f"limit name {_quoted(limit.name)}")
+
+
+def log(prefix: str) -> Part:
+    """Write the packet's header to the kernel's log, with this in front."""
+    return Part(f"log prefix {_quoted(prefix)} level info")
+
+
+def set_helper(helper: Helper) -> Part:
+    """Give the new connection this helper."""
+    return Part(f"ct helper set {_quoted(helper.name)}")
+
+
+def snat(address: Address) -> Part:
+    """Rewrite the source; `persistent` gives a client the same mapping for each connection."""
+    return Part(f"snat {Family.of(address)} to {address} persistent")
+
+
+def dnat(address: Address, port: int | None) -> Part:
+    """Rewrite the destination, and its port where one is given."""
+    host = f"[{address}]" if port and address.version == 6 else str(address)
+    return Part(f"dnat {Family.of(address)} to {host}{f':{port}' if port else ''}")
+
+
+# Text.
+
+
+def text(table: Table, heading: str) -> str:
+    """The file that `nft -f` loads: adding before deleting lets the first load pass as well."""
+    name = f"table inet {table.name}"
+    objects = [_object(each) for each in table.objects]
+    chains = [_chain(each) for each in table.chains]
+    body = "\n\n".join(block for block in ["\n".join(objects), *chains] if block)
+    return f"#!/usr/sbin/nft -f\n# {heading}\n\n{name}\ndelete {name}\n\n{name} {{\n{body}\n}}\n"
+
+
+def kept_comment(words: str) -> str:
+    """A comment as nft can hold it: no double quote, no line end, at most 128 bytes."""
+    plain = " ".join(words.replace('"', "'").split())
+    return plain.encode()[:COMMENT_BYTES].decode(errors="ignore")
+
+
+def _object(item: Object) -> str:
+    match item:
+        case Set(name, family, elements, comment):
+            kind = "ipv4_addr" if family is Family.IPV4 else "ipv6_addr"
+            members = ", ".join(str(each) for each in elements)
+            return _block(
+                f"set {name}",
+                [f"type {kind}", f"elements = {{ {members} }}", _comment(comment)],
+            )
+        case Counter(name, comment):
+            return _block(f"counter {name}", [_comment(comment)])
+        case Limit(name, per_second):
+            return _block(f"limit {name}", [f"rate {per_second}/second"])
+        case Helper(name):
+            return _block(f"ct helper {name}", [f"type {_quoted(name)} protocol tcp;"])
+
+
+def _block(head: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"\t{head} {{", *(f"\t\t{line}" for line in lines), "\t}"])
+
+
+def _chain(chain: Chain) -> str:
+    lines = [_line(each) for each in chain.lines]
+    if chain.base:
+        base = chain.base
+        priority = base.priority.name.lower()
+        hook = f"type {base.kind} hook {base.hook} priority {priority}; policy {base.policy};"
+        lines = [hook, *([""] if lines and isinstance(chain.lines[0], Rule) else []), *lines]
+    inside = "\n".join(lines).strip("\n").split("\n")
+    return "\n".join(
+        [f"\tchain {chain.name} {{", *(f"\t\t{each}".rstrip() for each in inside), "\t}"]
+    )
+
+
+def _line(line: Line) -> str:
+    if isinstance(line, Remark):
+        return f"\n# {line.words}"
+    parts = " ".join(part.text for part in line.parts)
+    return f"{parts} {_comment(line.comment)}" if line.comment else parts
+
+
+def _any_of(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{{ {', '.join(items)} }}"
+
+
+def _not(wanted: bool) -> str:
+    return "!= " if wanted else ""
+
+
+def _prefix(prefix: Address | Prefix) -> str:
+    """A prefix of one address reads better as that address."""
+    if isinstance(prefix, IPv4Network | IPv6Network) and prefix.num_addresses == 1:
+        return str(prefix.network_address)
+    return str(prefix)
+
+
+def _quoted(words: str) -> str:
+    return f'"{words}"'
+
+
+def _comment(words: str) -> str:
+    return f"comment {_quoted(kept_comment(words))}"

@@ -1,0 +1,67 @@
+"""All renderers together: the plan of a site in, the files of all its nodes out."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from appliance.plan.model import Pair, Plan
+from appliance.render import conntrackd, identity, keepalived, networkd, ruleset, sshd, sysctl
+from appliance.render.tree import File, FileTree, NodeFiles
+
+SECRET = 0o600
+
+RULESET = PurePosixPath("etc/nftables.conf")
+KEEPALIVED = PurePosixPath("etc/keepalived/keepalived.conf")
+CONNTRACKD = PurePosixPath("etc/conntrackd/conntrackd.conf")
+SSHD = PurePosixPath("etc/ssh/sshd_config.d/10-appliance.conf")
+NETWORKS = PurePosixPath("etc/systemd/network")
+
+
+def render(plan: Plan) -> FileTree:
+    """Every file of every node; the same plan gives the same text, paths in order."""
+    return {node.name: _node(plan, node.name) for node in plan.nodes}
+
+
+def _node(plan: Plan, node: str) -> NodeFiles:
+    files = _everywhere(plan, node) | _networks(plan, node)
+    if plan.ssh:
+        files |= _ssh(plan, node)
+    if plan.pair:
+        files |= _pair(plan, node, plan.pair)
+    return dict(sorted(files.items()))
+
+
+def _everywhere(plan: Plan, node: str) -> dict[PurePosixPath, File]:
+    return {
+        PurePosixPath("etc/appliance/node.json"): File(identity.node(plan, node)),
+        PurePosixPath("etc/hostname"): File(f"{node}\n"),
+        PurePosixPath("etc/hosts"): File(identity.hosts(plan)),
+        PurePosixPath("etc/modules-load.d/appliance.conf"): File(sysctl.modules(plan)),
+        PurePosixPath("etc/sysctl.d/90-appliance.conf"): File(sysctl.render()),
+        RULESET: File(ruleset.render(plan, node)),
+    }
+
+
+def _networks(plan: Plan, node: str) -> dict[PurePosixPath, File]:
+    foreign = PurePosixPath("etc/systemd/networkd.conf.d/10-appliance.conf")
+    return {foreign: File(networkd.FOREIGN)} | {
+        NETWORKS / f"10-{each.interface}.network": File(networkd.render(plan, node, each))
+        for each in plan.networks.values()
+    }
+
+
+def _ssh(plan: Plan, node: str) -> dict[PurePosixPath, File]:
+    keys = sshd.keys(plan.ssh) if plan.ssh else ""
+    return {
+        SSHD: File(sshd.render(plan, node)),
+        sshd.KEYS / "root": File(keys, SECRET),
+    }
+
+
+def _pair(plan: Plan, node: str, pair: Pair) -> dict[PurePosixPath, File]:
+    agent = identity.agent(plan, pair)
+    return {
+        PurePosixPath("etc/appliance/agent.json"): File(identity.agent_json(agent)),
+        CONNTRACKD: File(conntrackd.render(plan, node, pair, agent)),
+        KEEPALIVED: File(keepalived.render(plan, node, pair, agent)),
+    }

@@ -1,0 +1,77 @@
+"""Kernel settings, each with its reason, and the modules that must be there before them.
+
+Keys and values are those of the kernel's ip-sysctl.rst and nf_conntrack-sysctl.rst. A star is
+systemd-sysctl's: each interface, as it appears (sysctl.d(5)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance.plan.model import Plan
+from appliance.render import helpers
+
+# The largest number of connections; 320 bytes each, when they are there.
+CONNECTIONS = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    key: str
+    value: str | int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"# {self.reason}\n{self.key} = {self.value}\n"
+
+
+_SETTINGS = (
+    _Setting("net.ipv4.ip_forward", 1, "It is a router."),
+    _Setting("net.ipv6.conf.all.forwarding", 1, "It is a router."),
+    _Setting(
+        "net.ipv4.conf.*.rp_filter",
+        0,
+        "The ruleset's own check is strict, is counted, and holds for IPv6 as well.",
+    ),
+    _Setting("net.ipv4.conf.all.rp_filter", 0, "systemd leaves this one out of the star."),
+    _Setting("net.ipv4.conf.*.accept_redirects", 0, "Routes come from the site file only."),
+    _Setting("net.ipv6.conf.*.accept_redirects", 0, "Routes come from the site file only."),
+    _Setting("net.ipv6.conf.*.accept_ra", 0, "Routes come from the site file only."),
+    _Setting("net.ipv4.conf.*.send_redirects", 0, "Who is sent past a firewall is not filtered."),
+    _Setting("net.ipv4.conf.*.accept_source_route", 0, "Nobody else chooses the way."),
+    _Setting("net.ipv4.conf.all.accept_source_route", 0, "systemd leaves this one out as well."),
+    _Setting("net.ipv4.conf.*.arp_ignore", 1, "An address is answered for on its network only."),
+    _Setting("net.ipv4.conf.*.arp_announce", 2, "ARP asks from an address of that network."),
+    _Setting("net.ipv4.ip_nonlocal_bind", 1, "A daemon may listen before its link is there."),
+    _Setting("net.ipv6.ip_nonlocal_bind", 1, "A daemon may listen before its link is there."),
+    _Setting("net.netfilter.nf_conntrack_max", CONNECTIONS, "Room for connections."),
+    _Setting("net.netfilter.nf_conntrack_buckets", CONNECTIONS, "Short chains: one each."),
+    _Setting(
+        "net.netfilter.nf_conntrack_tcp_loose",
+        0,
+        "No connection is taken up in its middle: one that is not known yet waits for its state.",
+    ),
+    _Setting(
+        "net.netfilter.nf_conntrack_tcp_be_liberal",
+        1,
+        "TCP windows are not synchronised: without them a connection taken over looks invalid.",
+    ),
+    _Setting("kernel.printk", "4 4 1 7", "Logged packets must not wait for a serial console."),
+)
+
+
+def render() -> str:
+    """The text of etc/sysctl.d/90-appliance.conf."""
+    return "\n".join(str(each) for each in _SETTINGS)
+
+
+def modules(plan: Plan) -> str:
+    """The text of etc/modules-load.d/appliance.conf, read before the settings are made."""
+    used = helpers.names(plan)
+    nat = used if plan.source_nat or plan.destination_nat else ()
+    names = [
+        "nf_conntrack",
+        *(f"nf_conntrack_{each}" for each in used),
+        *(f"nf_nat_{each}" for each in nat),
+    ]
+    return "\n".join(names) + "\n"
