@@ -8,11 +8,10 @@ advertisements (RFC 9568, section 6.4.3).
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from appliance.node import netlink, statefile
 from appliance.node.config import Config
 from appliance.node.conntrackd import Conntrackd, NoAnswerError, Request
 from appliance.node.events import Role
+
+_HELP = "Give the active role to the other node, without losing a connection."
 
 _POLL_S = 0.002
 _PEER_HEARD_S = 3.0  # the peer's conntrackd speaks each second
@@ -53,9 +54,9 @@ class Handover:
 
     def _send_table(self, conntrackd: Conntrackd) -> None:
         heard = conntrackd.stats().received
-        wait(lambda: conntrackd.stats().received > heard, _PEER_HEARD_S, "no word from the peer")
+        _wait(lambda: conntrackd.stats().received > heard, _PEER_HEARD_S, "no word from the peer")
         conntrackd.ask(Request.BULK)
-        wait(
+        _wait(
             lambda: conntrackd.unacknowledged() <= _WINDOW,
             *(_TABLE_S, "the peer does not acknowledge our connections"),
         )
@@ -67,7 +68,7 @@ class Handover:
         """
         begin = time.monotonic()
         with self._asking():
-            wait(lambda: not self._active(), _RELEASE_S, "keepalived does not give the role away")
+            _wait(lambda: not self._active(), _RELEASE_S, "keepalived keeps the role")
             released = time.monotonic() - begin
         if self._returns():
             raise RefusedError("the peer did not take over; this node is active again")
@@ -87,12 +88,47 @@ class Handover:
             self.config.handover.write_text("0\n")
 
     def _returns(self) -> bool:
-        end = time.monotonic() + _WATCH_S
-        while time.monotonic() < end:
-            if self._active():
-                return True
-            time.sleep(0.05)
-        return False
+        try:
+            _wait(self._active, _WATCH_S, "")
+        except RefusedError:
+            return False
+        return True
 
     def _active(self) -> bool:
         return bool(netlink.addresses() & set(self.config.virtual))
+
+
+def _wait(condition: Callable[[], bool], limit: float, otherwise: str) -> None:
+    """Poll until the condition holds; RefusedError after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RefusedError(f"{otherwise} (waited {limit:g} s)")
+        time.sleep(_POLL_S)  # poll
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise SystemExit(1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command: 0 when the peer is active now, 1 when not, with the reason."""
+    parser = argparse.ArgumentParser(prog="appliance-handover", description=_HELP)
+    parser.add_argument("--force", action="store_true", help="do not check that the peer is ready")
+    parser.add_argument("--config", type=Path, default=configuration.PATH, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, _stop)
+    try:
+        handover = Handover(configuration.parse(arguments.config.read_text()))
+        if not arguments.force:
+            handover.check()
+        print(f"handed over: released in {handover.perform() * 1000:.0f} ms, the peer is active")
+    except (RefusedError, NoAnswerError, OSError) as error:
+        print(f"no handover: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
