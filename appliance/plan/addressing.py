@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv6Address
 
 from appliance.plan.model import Address, Interface, Network, Origin, Prefix, Role, Route
 from appliance.site.document import Loc
@@ -11,9 +10,6 @@ from appliance.site.faults import Faults
 from appliance.site.schema import Network as Stated
 from appliance.site.schema import Site
 from appliance.site.words import meant, quote
-
-# One VRRPv3 packet holds no more in 1500 bytes (RFC 9568 section 5.2; IPv4's count is one byte).
-MOST_VIRTUAL = {4: 255, 6: 90}
 
 
 def resolve_networks(site: Site, faults: Faults) -> dict[str, Network]:
@@ -25,6 +21,7 @@ def resolve_networks(site: Site, faults: Faults) -> dict[str, Network]:
         faults.add(("networks",), "a site needs at least one network")
     for network in networks.values():
         _check_nodes(network, site, faults)
+        _check_link_local(network, faults)
         _check_family_by_family(network, faults)
         _check_virtual(network, site, faults)
         _check_next_hops(network, networks, faults)
@@ -75,6 +72,13 @@ def _check_nodes(network: Network, site: Site, faults: Faults) -> None:
             faults.add(loc, f"node {quote(node)} has no address in network {quote(network.name)}")
 
 
+def _check_link_local(network: Network, faults: Faults) -> None:
+    for address, loc in _placed(network):
+        if link_local(address.ip) and "virtual" not in loc:
+            what = f"{address.ip} is a link-local address: the kernel makes a node's own"
+            faults.add(loc, what, "it can be a virtual address")
+
+
 def _check_family_by_family(network: Network, faults: Faults) -> None:
     """The nodes meet in one prefix: VRRP and state sync go from own address to own address."""
     loc: Loc = ("networks", network.name, "addresses")
@@ -101,14 +105,10 @@ def _check_virtual(network: Network, site: Site, faults: Faults) -> None:
         hint = "an address beside the node's own goes under 'aliases'"
         faults.add(loc, "a site of one node has no virtual addresses", hint, key=True)
         return
-    if network.virtual and network.role is Role.SYNC:
-        faults.add(loc, "a sync network has no virtual addresses", "leave out role: sync", key=True)
+    if network.virtual and network.role is not Role.TRAFFIC:
+        what = f"a {network.role} network has no virtual addresses"
+        faults.add(loc, what, f"leave out 'role: {network.role}'", key=True)
         return
-    for version, most in MOST_VIRTUAL.items():
-        count = sum(address.version == version for address in network.virtual)
-        if count > most:
-            what = f"{count} virtual IPv{version} addresses: one VRRP advert holds {most}"
-            faults.add(loc, what, key=True)
     if faults.intact("networks", network.name, "addresses"):
         for i, address in enumerate(network.virtual):
             _check_virtual_on_link(address, network, (*loc, i), faults)
@@ -117,7 +117,7 @@ def _check_virtual(network: Network, site: Site, faults: Faults) -> None:
 def _check_virtual_on_link(address: Interface, network: Network, loc: Loc, faults: Faults) -> None:
     for node, own in network.addresses.items():
         prefixes = [a.network for a in own if a.version == address.version]
-        if address.ip.is_link_local and address.version == 6 and prefixes:
+        if link_local(address.ip) and prefixes:
             continue
         around = next((p for p in prefixes if address.ip in p), None)
         if around is None:
@@ -151,20 +151,26 @@ def _check_next_hop(what: str, hop: Address, network: Network, loc: Loc, faults:
         return
     for own in network.addresses.values():
         prefixes = [a.network for a in own if a.version == hop.version]
-        if not own or (prefixes and isinstance(hop, IPv6Address) and hop.is_link_local):
+        if not own or (prefixes and link_local(hop)):
             continue
         around = next((p for p in prefixes if hop in p), None)
         if around is None:
             faults.add(loc, f"{what} {hop} is not on the link of network {quote(network.name)}")
             return
-        if not _is_host(hop, around):
+        if not is_host(hop, around):
             faults.add(loc, f"{what} {hop} is the network's or the broadcast address of {around}")
             return
     if hop in {a.ip for a in _held(network)}:
         faults.add(loc, f"{what} {hop} is an address of the appliance itself")
 
 
-def _is_host(address: Address, prefix: Prefix) -> bool:
+def link_local(address: Address) -> bool:
+    """Whether this address has a meaning on its own link only (RFC 4291 section 2.5.6)."""
+    return address.version == 6 and address.is_link_local
+
+
+def is_host(address: Address, prefix: Prefix) -> bool:
+    """Whether one machine can have this address of the prefix."""
     if prefix.num_addresses <= 2:
         return True
     last = prefix.broadcast_address if prefix.version == 4 else None
@@ -200,7 +206,7 @@ def _check_unique(networks: Mapping[str, Network], faults: Faults) -> None:
     for name, network in networks.items():
         for address, loc in _placed(network):
             # The same link-local address may stand on every link.
-            link = name if address.ip.is_link_local else None
+            link = name if link_local(address.ip) else None
             first = seen.setdefault((address.ip, link), loc)
             if first != loc:
                 line = faults.origin(first).line
@@ -213,7 +219,7 @@ def _check_overlaps(networks: Mapping[str, Network], faults: Faults) -> None:
         (address.network, faults.origin(loc), name, loc)
         for name, network in networks.items()
         for address, loc in _placed(network)
-        if not address.ip.is_link_local
+        if not link_local(address.ip)
     ]
     placed.sort(key=lambda p: (p[0].version, p[0].network_address.packed, p[0].prefixlen, p[1]))
     around: list[tuple[Prefix, Origin, str, Loc]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from appliance.plan.addressing import is_host, link_local
 from appliance.plan.model import (
     Action,
     Address,
@@ -147,7 +148,7 @@ class Filtering:
             what = "this would send every packet to one host"
             self._faults.add(loc, what, "give a destination or a service")
         self._check_version(stated, target, at)
-        self._check_not_own(target.address, at)
+        self._check_receives(target.address, at)
         services = self._services(stated, loc, target.address)
         if target.port is not None and self._faults.intact(*loc):
             self._check_ports(services, at)
@@ -177,31 +178,37 @@ class Filtering:
 
         An address on no link of ours may be routed to the appliance: its operator knows.
         """
-        if not self._faults.intact("networks"):
-            return
         pair = len(self._faults.names("nodes")) > 1
-        if pair and any(address == a.ip for n in self._networks.values() for a in n.virtual):
-            return
         owner = self._owner(address)
-        if owner and pair:
+        if link_local(address):
+            self._faults.add(loc, f"{address} is a link-local address: no answer would come back")
+        elif not self._faults.intact("networks") or address in self._virtual():
+            return
+        elif owner and pair:
             what = f"{address} belongs to node {quote(owner)} alone: connections would die with it"
             self._faults.add(loc, what, "use a virtual address")
         elif not owner and (network := self._on_link(address)):
             kind = "virtual" if pair else "aliases"
             what = f"the appliance does not hold {address}, so nothing answers for it"
             self._faults.add(loc, what, f"add it to '{kind}' of network {quote(network)}")
-        elif address.is_link_local:
-            self._faults.add(loc, f"{address} is a link-local address: no answer would come back")
 
-    def _check_not_own(self, address: Address, loc: Loc) -> None:
+    def _check_receives(self, address: Address, loc: Loc) -> None:
         owner = self._owner(address)
-        if owner and len(self._faults.names("nodes")) > 1:
+        network = self._on_link(address)
+        if link_local(address):
+            what = f"{address} is a link-local address: nothing tells on which link"
+            self._faults.add(loc, what)
+        elif owner and len(self._faults.names("nodes")) > 1:
             what = f"{address} belongs to node {quote(owner)} alone: the other cannot answer for it"
             self._faults.add(loc, what, "use a virtual address")
-        elif address.is_link_local:
-            self._faults.add(
-                loc, f"{address} is a link-local address: it is not known on which link"
-            )
+        elif network and not all(
+            is_host(address, p) for p in self._networks[network].prefixes() if _holds(p, address)
+        ):
+            what = f"{address} is the address of network {quote(network)} or its broadcast address"
+            self._faults.add(loc, what)
+
+    def _virtual(self) -> set[Address]:
+        return {a.ip for network in self._networks.values() for a in network.virtual}
 
     def _owner(self, address: Address) -> str | None:
         return next((node for node, own in self._held() if own == address), None)
@@ -217,7 +224,7 @@ class Filtering:
             (
                 name
                 for name, network in self._networks.items()
-                if any(p.version == address.version and address in p for p in network.prefixes())
+                if any(_holds(prefix, address) for prefix in network.prefixes())
             ),
             None,
         )
@@ -271,6 +278,10 @@ class Filtering:
             self._faults.add(at, f"{service.protocol} never has IPv{version} addresses")
             return None
         return service
+
+
+def _holds(prefix: Prefix, address: Address) -> bool:
+    return prefix.version == address.version and address in prefix
 
 
 def _mixed(ends: Sequence[tuple[str, Prefix | Address]]) -> str:

@@ -23,7 +23,7 @@ def resolve(site: Site, faults: Faults, digest: str) -> Plan:
     source_nat, destination_nat = filtering.nat()
     return Plan(
         site=site.site,
-        file=faults.file.name,
+        file=faults.file.name.encode(errors="replace").decode(),
         digest=digest,
         nodes=_nodes(site, faults),
         networks=networks,

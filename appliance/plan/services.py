@@ -78,7 +78,7 @@ class Catalogue:
     def of(
         self, words: Sequence[Service | str] | None, loc: Loc, own: Iterable[str] = ()
     ) -> Services:
-        """What the words mean together, in few services; `own` names may not be used here."""
+        """What the words mean, each service once; names in `own` may not be used here."""
         found: list[Service] = []
         for i, word in enumerate(words or ()):
             if isinstance(word, Service):
@@ -87,7 +87,7 @@ class Catalogue:
                 found += self._known[word]
             else:
                 self._unknown(word, (*loc, i), own)
-        return _merged(found)
+        return tuple(dict.fromkeys(found))
 
     def _unknown(self, word: str, loc: Loc, own: Iterable[str]) -> None:
         if word in own:
@@ -97,25 +97,3 @@ class Catalogue:
             hint = "leave 'service' out for every protocol" if word == "any" else None
             hint = hint or meant(word, self._named)
             self._faults.add(loc, f"unknown service {quote(word)}", hint)
-
-
-def _merged(services: Sequence[Service]) -> Services:
-    """One service a protocol and helper, since nft refuses ranges that overlap within a set."""
-    merged: dict[tuple[Protocol, str | None], Service] = {}
-    for service in services:
-        key = (service.protocol, service.helper)
-        before = merged.get(key)
-        merged[key] = _joined(before, service) if before else service
-    return tuple(merged.values())
-
-
-def _joined(one: Service, other: Service) -> Service:
-    if not one.ports or not other.ports:
-        return Service(one.protocol, (), one.helper)
-    joined: list[PortRange] = []
-    for ports in sorted((*one.ports, *other.ports)):
-        if joined and ports.first <= joined[-1].last + 1:
-            joined[-1] = PortRange(joined[-1].first, max(joined[-1].last, ports.last))
-        else:
-            joined.append(ports)
-    return Service(one.protocol, tuple(joined), one.helper)

@@ -11,6 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from appliance.plan.model import Action, Role
 from appliance.site import values as v
+from appliance.site.addresses import Host, Match, OnLink, RouteTo
+from appliance.site.keys import PublicKey
+from appliance.site.scalars import Many, Some, found, refuse
 
 
 class Closed(BaseModel):
@@ -51,8 +54,8 @@ class Node(Closed):
 class Route(Closed):
     """A static route."""
 
-    to: v.RouteTo
-    via: v.Host
+    to: RouteTo
+    via: Host
 
 
 class Network(Closed):
@@ -62,10 +65,10 @@ class Network(Closed):
 
     interface: v.InterfaceName
     role: v.RoleWord = Role.TRAFFIC
-    addresses: Annotated[dict[str, v.Any[v.OnLink]], BlankMapping]
-    aliases: Annotated[dict[str, v.Any[v.OnLink]], BlankMapping] = {}
-    virtual: v.Any[v.OnLink] = ()
-    gateway: v.Any[v.Host] = ()
+    addresses: Annotated[dict[str, Many[OnLink]], BlankMapping]
+    aliases: Annotated[dict[str, Many[OnLink]], BlankMapping] = {}
+    virtual: Many[OnLink] = ()
+    gateway: Many[Host] = ()
     routes: Annotated[tuple[Route, ...], BlankList] = ()
 
 
@@ -83,15 +86,15 @@ class _Matching(Closed):
 
     from_: v.Word | None = Field(None, alias="from")
     to: v.Word | None = None
-    source: v.Match | None = None
-    destination: v.Match | None = None
-    service: v.Some[v.ServiceWord] | None = None
+    source: Match | None = None
+    destination: Match | None = None
+    service: Some[v.ServiceWord] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _something(cls, value: object) -> object:
         if isinstance(value, dict) and not value.keys() & _Matching.keys():
-            raise v.refuse("this would hold for every packet", "say 'from: any' if that is meant")
+            raise refuse("this would hold for every packet", "say 'from: any' if that is meant")
         return value
 
 
@@ -122,7 +125,7 @@ def _log_switch(value: object) -> object:
     if isinstance(value, str):
         return {} if v.switch(value) else None
     if not isinstance(value, dict):
-        raise v.refuse(f"expected true, false or {{limit: 10/s}}, found {v.found(value)}")
+        raise refuse(f"expected true, false or {{limit: 10/s}}, found {found(value)}")
     return value
 
 
@@ -143,8 +146,8 @@ class Firewall(Closed):
 class Ssh(Closed):
     """Who may log in."""
 
-    from_: v.Any[v.Word] = Field((), alias="from")
-    keys_: v.Any[v.PublicKey] = Field((), alias="keys")
+    from_: Many[v.Word] = Field((), alias="from")
+    keys_: Many[PublicKey] = Field((), alias="keys")
 
 
 class Management(Closed):
@@ -159,9 +162,9 @@ class Expect(Closed):
     """One packet, and what must become of it."""
 
     from_: v.Word = Field(alias="from")
-    source: v.Host
+    source: Host
     to: v.Word | None = None
-    destination: v.Host
+    destination: Host
     service: v.ServiceWord
     verdict: v.VerdictWord
 
@@ -178,7 +181,7 @@ class Site(Closed):
     nodes: Annotated[dict[v.NodeName, Node], BlankMapping] = {}
     networks: Annotated[dict[v.NetworkName, Network], BlankMapping] = {}
     ha: Ha | None = None
-    services: Annotated[dict[v.ServiceName, v.Some[v.ServiceWord]], BlankMapping] = {}
+    services: Annotated[dict[v.ServiceName, Some[v.ServiceWord]], BlankMapping] = {}
     firewall: Firewall = Firewall()
     nat: Annotated[tuple[Nat, ...], BlankList] = ()
     management: Management = Management()

@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 
 from appliance.site.document import Loc
 from appliance.site.faults import Faults
+from appliance.site.scalars import REFUSED, found
 from appliance.site.schema import Site, mapping_at
-from appliance.site.values import REFUSED, found
 from appliance.site.words import meant, quote, shorten
 
 
