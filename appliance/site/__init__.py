@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 from appliance.plan.model import Origin, Plan
-from appliance.plan.resolve import resolve
 from appliance.site.document import LARGEST, Fault, UnreadableError, parse
 from appliance.site.faults import Faults, site_error
 from appliance.site.validation import validate
@@ -14,6 +13,9 @@ from appliance.site.validation import validate
 
 def load(path: Path) -> Plan:
     """The plan that the site file at `path` describes; SiteError with every mistake in it."""
+    # The resolver builds on the modules of this package, so it can only come after them.
+    from appliance.plan.resolve import resolve  # noqa: PLC0415
+
     content = _read(path)
     try:
         document, before = parse(content)
