@@ -21,6 +21,12 @@ class Source:
     components: tuple[str, ...]
     signed_by: str = ""
 
+    def as_deb822(self) -> str:
+        """A paragraph of a *.sources file."""
+        fields = {"Types": "deb", "URIs": " ".join(self.uris), "Suites": " ".join(self.suites)}
+        fields |= {"Components": " ".join(self.components), "Signed-By": self.signed_by or _KEYRING}
+        return "".join(f"{name}: {value}\n" for name, value in fields.items())
+
     def kind(self) -> str | None:
         """`main` or `security` for Debian's own archive; None for anybody else's.
 

@@ -43,25 +43,56 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def workspace(path: Path) -> Iterator[Path]:
+    """A new empty folder beside `path`, gone at the end unless the caller has renamed it.
+
+    Its lock is held as long as it is used: what a killed run left behind is known by its free lock
+    and cleared away here.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*"):
+        with _holding(left) as free:
+            if free:
+                shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with _holding(work):
+        try:
+            work.chmod(0o755)
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _holding(folder: Path) -> Iterator[bool]:
+    """Try to lock a folder; whether that went well. A folder that is gone counts as held."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(handle)
+
+
 def folder(path: Path, make: Callable[[Path], None], *, fresh: bool = False) -> Path:
     """The folder `path`; if it is missing (or `fresh` is asked) `make` fills a new one.
 
-    It is filled under another name and gets its own only when `make` has returned. What an
-    interrupted run left behind is cleared away by the next one.
+    It is filled under another name and gets its own only when `make` has returned.
     """
     if path.is_dir() and not fresh:
         return path
     with locked(path.with_name(path.name + ".lock")):
         if path.is_dir() and not fresh:
             return path
-        for left in path.parent.glob(f".{path.name}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            work.chmod(0o755)
+        with workspace(path) as work:
             make(work)
             shutil.rmtree(path, ignore_errors=True)
             work.rename(path)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     return path

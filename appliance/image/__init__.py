@@ -1,0 +1,66 @@
+"""Images: a base that mkosi builds once, and a site put on it in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance import store, tools
+from appliance.image.base import Hardware, base
+from appliance.image.compose import Job, compose
+from appliance.image.manifest import NAME
+from appliance.plan.model import Plan
+from appliance.progress import step
+from appliance.render.tree import FileTree
+
+__all__ = ["Built", "Hardware", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The files of one build, all of them in one folder; `sha256` is that of `raw`."""
+
+    raw: Path
+    compressed: Path
+    payload: Path
+    manifest: Path
+    sha256: str
+
+
+def build(
+    plan: Plan,
+    tree: FileTree,
+    out: Path,
+    hardware: Hardware = Hardware.VM,
+    version: str = "1",
+    *,
+    fresh: bool = False,
+) -> Built:
+    """Make the image of a site in the folder `out`; `fresh` builds the base anew, cached or not.
+
+    Whatever goes wrong, and whenever it is interrupted, what `out` held before is still there.
+    """
+    tree_of_tools = tools.ensure()
+    job = Job(plan, tree, base(hardware, tree_of_tools, fresh=fresh), hardware, version)
+    out = out.absolute()
+    with step(f"Composing {job.name}"), store.workspace(out) as work:
+        digest = compose(job, work / "new", tree_of_tools)
+        _move(work / "new", out, work / "old")
+    raw = out / f"{job.name}.raw"
+    return Built(
+        raw=raw,
+        compressed=out / f"{raw.name}.zst",
+        payload=out / f"{job.name}.update",
+        manifest=out / NAME,
+        sha256=digest,
+    )
+
+
+def _move(new: Path, out: Path, old: Path) -> None:
+    """Put each thing from `new` into `out`; what had its name goes to `old`."""
+    out.mkdir(exist_ok=True)
+    old.mkdir()
+    for thing in sorted(new.iterdir()):
+        if (out / thing.name).exists():
+            (out / thing.name).rename(old / thing.name)
+        thing.rename(out / thing.name)

@@ -1,0 +1,143 @@
+"""The base image: everything but the site, made once by mkosi and kept in the cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from appliance import resources, store
+from appliance.image.recipe import Recipe, recipe
+from appliance.progress import step
+from appliance.run import run
+from appliance.tools import ToolsTree
+
+_EFI = Path("usr/lib/systemd/boot/efi")
+
+
+class Hardware(StrEnum):
+    """What the image is to run on: it decides the kernel and its drivers."""
+
+    VM = "vm"
+    METAL = "metal"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a base: `cmdline` and `kernel` are the kernel's arguments and version."""
+
+    cmdline: str
+    kernel: str
+    root_hash: str
+    os_release: str
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The parts of a base image, in `folder`; there is no site and no version in any of them."""
+
+    folder: Path
+
+    @property
+    def root(self) -> Path:
+        """The sealed root: a squashfs."""
+        return self.folder / "root.raw"
+
+    @property
+    def verity(self) -> Path:
+        """The hash tree of the root, for dm-verity."""
+        return self.folder / "verity.raw"
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel, as Debian built it."""
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        """The initrd, without the site."""
+        return self.folder / "initrd"
+
+    @property
+    def stub(self) -> Path:
+        """The EFI program at the head of a unified kernel image."""
+        return self.folder / "stub.efi"
+
+    @property
+    def loader(self) -> Path:
+        """The boot loader, systemd-boot."""
+        return self.folder / "loader.efi"
+
+    def facts(self) -> Facts:
+        """What was noted when the base was built."""
+        return Facts(**json.loads((self.folder / "facts.json").read_text()))
+
+
+def base(hardware: Hardware, tools: ToolsTree, *, fresh: bool = False) -> Base:
+    """The base image for `hardware`, from the cache or made now (`fresh`: in any case).
+
+    Raises ToolError with mkosi's last words when it fails.
+    """
+    with recipe(tools) as gathered:
+        path = resources.cache() / f"base-{hardware}-{gathered.key}"
+        if fresh or not path.is_dir():
+            with step(f"Building the base image for {hardware}"):
+                store.folder(path, lambda work: _make(work, gathered, hardware), fresh=fresh)
+    return Base(path)
+
+
+def _make(work: Path, gathered: Recipe, hardware: Hardware) -> None:
+    """Build in a folder inside `work`, keep the parts, drop the rest."""
+    built = work / "mkosi"
+    built.mkdir()
+    manifest = "--manifest-format=json"
+    gathered.mkosi(built, ["initrd"], manifest)
+    gathered.mkosi(
+        built,
+        ["appliance", hardware],
+        manifest,
+        f"--initrd={built}/initrd.cpio.zst",
+        f"--extra-tree={gathered.router}:/usr/lib/appliance",
+    )
+    _keep(built, Base(work), gathered.tools)
+    shutil.rmtree(built)
+
+
+def _keep(built: Path, made: Base, tools: ToolsTree) -> None:
+    """Give mkosi's artefacts our names, and add what the composing needs."""
+    parts = {"root.raw": made.root, "verity.raw": made.verity}
+    parts |= {"vmlinuz": made.kernel, "initrd": made.initrd}
+    for name, part in parts.items():
+        (built / f"appliance.{name}").rename(part)
+    (built / "mkosi.log").rename(made.folder / "mkosi.log")
+    shutil.copy(tools.path / _EFI / "linuxx64.efi.stub", made.stub)
+    shutil.copy(tools.path / _EFI / "systemd-bootx64.efi", made.loader)
+    _note(built, made, tools)
+    # For updates. The squashfs is compressed: a higher level would find nothing more, only slower.
+    compress = ["xz", "-0", "--check=crc32", "--threads=2", "--keep"]
+    run(tools.inside([*compress, made.root, made.verity]))
+
+
+def _note(built: Path, made: Base, tools: ToolsTree) -> None:
+    """Write the facts: mkosi's own unified kernel image and its manifests hold them."""
+    inspect = ["ukify", "--json=short", "inspect", built / "appliance.efi"]
+    sections = json.loads(run(tools.inside(inspect)).stdout)
+    cmdline = sections[".cmdline"]["text"]
+    facts = {
+        "cmdline": cmdline,
+        "kernel": sections[".uname"]["text"],
+        "root_hash": cmdline.split("roothash=")[1].split()[0],
+        "os_release": sections[".osrel"]["text"],
+        "packages": _packages(built / "appliance.manifest") | _packages(built / "initrd.manifest"),
+    }
+    (made.folder / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+
+
+def _packages(manifest: Path) -> dict[str, str]:
+    """Name and version of each package in one of mkosi's manifests."""
+    listed = json.loads(manifest.read_text())["packages"]
+    return {package["name"]: package["version"] for package in listed}

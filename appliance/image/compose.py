@@ -1,0 +1,129 @@
+"""A site and a base made into the files that a user gets: in seconds, and always the same bytes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from appliance.errors import ToolError
+from appliance.image import cpio, disk, manifest
+from appliance.image.base import Base, Hardware
+from appliance.image.manifest import sha256
+from appliance.plan.model import Plan
+from appliance.render.tree import File, FileTree
+from appliance.run import run
+from appliance.tools import ToolsTree
+
+# The character set of systemd's versions without "+" and "_", which part names in file names, and
+# short enough for the label of a partition.
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.~^-]{0,23}")
+
+# How often the boot loader tries a new image before it takes the other one.
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is composed: a site's files on a base, under a name and version."""
+
+    plan: Plan
+    tree: FileTree
+    base: Base
+    hardware: Hardware
+    version: str
+
+    def __post_init__(self) -> None:
+        if not _VERSION.fullmatch(self.version):
+            raise ToolError(
+                f"{self.version!r} is no version",
+                "a letter or digit, then up to 23 letters, digits, dots, dashes, ~ and ^",
+            )
+
+    @property
+    def name(self) -> str:
+        """What the names of all files begin with."""
+        return f"{self.plan.site}_{self.version}"
+
+
+def compose(job: Job, out: Path, tools: ToolsTree) -> str:
+    """Make the folder `out` with every file of the result; the SHA-256 of the raw image."""
+    update = out / f"{job.name}.update"
+    update.mkdir(parents=True)
+    uki = update / f"{job.name}.efi"
+    _unified_kernel(job, uki, tools)
+    raw = out / f"{job.name}.raw"
+    disk.write(raw, job.version, job.base, _boot_files(job, uki, out), tools)
+    shutil.rmtree(out / "esp")
+    _payload(job, update)
+    with ThreadPoolExecutor() as pool:
+        digest = pool.submit(sha256, raw)
+        run(tools.inside(["zstd", "--quiet", "-1", "--threads=0", raw]))
+        (out / manifest.NAME).write_text(manifest.text(job, out, {raw: digest.result()}))
+    return digest.result()
+
+
+def initrd(job: Job) -> bytes:
+    """The initrd of the site: every node's files, and what the image says of itself."""
+    files = {
+        PurePosixPath("appliance-site", node) / path: file
+        for node, paths in job.tree.items()
+        for path, file in paths.items()
+    }
+    files[PurePosixPath("appliance-image/etc/os-release")] = File(os_release(job))
+    return cpio.archive(files)
+
+
+def os_release(job: Job) -> str:
+    """The base's os-release(5) with the site as image and its version."""
+    lines = job.base.facts().os_release.splitlines()
+    kept = [line for line in lines if not line.startswith(("IMAGE_ID=", "IMAGE_VERSION="))]
+    ours = [f'IMAGE_ID="{job.plan.site}"', f'IMAGE_VERSION="{job.version}"']
+    return "\n".join([*kept, *ours, ""])
+
+
+def _unified_kernel(job: Job, uki: Path, tools: ToolsTree) -> None:
+    """Join kernel, initrd, site and arguments to the one file that the loader starts."""
+    site, release = uki.with_name("site.cpio"), uki.with_name("os-release")
+    site.write_bytes(initrd(job))
+    release.write_text(os_release(job))
+    facts = job.base.facts()
+    build = ["ukify", "build", f"--stub={job.base.stub}", f"--linux={job.base.kernel}"]
+    build += [f"--initrd={job.base.initrd}", f"--initrd={site}", f"--uname={facts.kernel}"]
+    build += [f"--cmdline={facts.cmdline}", f"--os-release=@{release}", f"--output={uki}"]
+    run(tools.inside(build))
+    uki.chmod(0o644)
+    site.unlink()
+    release.unlink()
+
+
+def _boot_files(job: Job, uki: Path, out: Path) -> Path:
+    """Lay out the boot partition in a folder."""
+    files = {
+        "EFI/BOOT/BOOTX64.EFI": job.base.loader,
+        "EFI/systemd/systemd-bootx64.efi": job.base.loader,
+        f"EFI/Linux/{job.name}+{TRIES}.efi": uki,
+    }
+    for name, source in files.items():
+        target = out / "esp" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    (out / "esp/loader").mkdir()
+    (out / "esp/loader/loader.conf").write_text("timeout 0\neditor no\n")
+    return out / "esp"
+
+
+def _payload(job: Job, update: Path) -> None:
+    """Add the partitions to the update's folder, by the names that systemd-sysupdate looks for."""
+    ids = disk.root_ids(job.base.facts().root_hash)
+    for part, identity in zip((job.base.root, job.base.verity), ids, strict=True):
+        shutil.copyfile(f"{part}.xz", update / f"{job.name}.{part.stem}.{identity}.raw.xz")
+    (update / "SHA256SUMS").write_text("".join(_sums(update)))
+
+
+def _sums(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.iterdir()):
+        yield f"{sha256(path)}  {path.name}\n"

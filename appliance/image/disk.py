@@ -1,0 +1,104 @@
+"""The disk that a router starts from: its partitions, and what lies on the first of them.
+
+GPT types are those of the Discoverable Partitions Specification; the partitions that a first boot
+adds are declared in overlays/common/usr/lib/repart.d, with the same sizes.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.image.base import Base
+from appliance.run import Argument, run
+from appliance.tools import ToolsTree
+
+MIB = 1 << 20
+SECTOR = 512
+
+# Room for slot B and the state too: a disk that is never enlarged works as it is.
+DISK = 1024 * MIB
+ESP = 128 * MIB
+ROOT_SLOT = 256 * MIB
+VERITY_SLOT = 8 * MIB
+
+_ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+_ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+_VERITY_TYPE = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"
+_READ_ONLY = "GUID:60"
+_OURS = uuid.UUID("9f0a2b8e-4a0f-4a4c-9c55-7d0b1e6a6f11")
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One line of the partition table; `start` and `size` in bytes."""
+
+    label: str
+    type: str
+    id: uuid.UUID
+    start: int
+    size: int
+    attributes: str = ""
+
+    def line(self) -> str:
+        """The partition in sfdisk's language."""
+        text = f"start={self.start // SECTOR}, size={self.size // SECTOR}, type={self.type}, "
+        text += f'uuid={self.id}, name="{self.label}"'
+        return f'{text}, attrs="{self.attributes}"' if self.attributes else text
+
+
+def root_ids(root_hash: str) -> tuple[uuid.UUID, uuid.UUID]:
+    """The identities of the root and of its hash tree: the two ends of the hash.
+
+    systemd-veritysetup-generator(8) finds the two partitions by them.
+    """
+    return uuid.UUID(root_hash[:32]), uuid.UUID(root_hash[-32:])
+
+
+def partitions(version: str, root_hash: str) -> tuple[Partition, Partition, Partition]:
+    """The boot partition and slot A, in their order on the disk."""
+    root, verity = root_ids(root_hash)
+    slot = MIB + ESP
+    return (
+        Partition("esp", _ESP_TYPE, uuid.uuid5(_OURS, "esp"), MIB, ESP),
+        Partition(f"root_{version}", _ROOT_TYPE, root, slot, ROOT_SLOT, _READ_ONLY),
+        Partition(
+            f"verity_{version}", _VERITY_TYPE, verity, slot + ROOT_SLOT, VERITY_SLOT, _READ_ONLY
+        ),
+    )
+
+
+def write(disk: Path, version: str, base: Base, boot: Path, tools: ToolsTree) -> None:
+    """Make `disk`: the partition table, the folder `boot` on the first partition, slot A filled."""
+    esp, root, verity = partitions(version, base.facts().root_hash)
+    with disk.open("wb") as image:
+        image.truncate(DISK)
+    table = ["label: gpt", f"label-id: {uuid.uuid5(_OURS, 'disk')}", f"sector-size: {SECTOR}"]
+    table += [partition.line() for partition in (esp, root, verity)]
+    run(tools.inside(["sfdisk", "--quiet", disk]), stdin="\n".join(table) + "\n")
+    _fill_esp(disk, esp, boot, tools)
+    _fill(disk, root, base.root)
+    _fill(disk, verity, base.verity)
+
+
+def _fill_esp(disk: Path, esp: Partition, boot: Path, tools: ToolsTree) -> None:
+    """Format the boot partition and copy `boot` there, without a trace of when."""
+    place = [f"--offset={esp.start // SECTOR}", disk, str(esp.size // 1024)]
+    name = ["-n", "ESP", "-i", f"{esp.id.time_low:08x}"]
+    run(tools.inside(["mkfs.vfat", "--invariant", "-F", "32", *name, *place]))
+    files: list[Argument] = [*sorted(boot.iterdir())]
+    copy: list[Argument] = ["mcopy", "-s", "-Q", "-i", f"{disk}@@{esp.start}"]
+    # 1980 is where FAT's time begins.
+    epoch = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
+    run(tools.inside([*copy, *files, "::/"]), env=epoch)
+
+
+def _fill(disk: Path, partition: Partition, content: Path) -> None:
+    with disk.open("r+b") as target, content.open("rb") as source:
+        size = os.fstat(source.fileno()).st_size
+        if size > partition.size:
+            raise AssertionError(f"{content} has {size} bytes, its slot {partition.size}")
+        target.seek(partition.start)
+        os.sendfile(target.fileno(), source.fileno(), 0, size)
