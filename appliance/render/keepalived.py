@@ -41,7 +41,7 @@ def _global(node: str, agent: Config) -> Block:
             f"router_id {node}",
             "vrrp_version 3",
             "enable_script_security",
-            f"notify_fifo {agent.fifo}",
+            f"notify_fifo {agent.fifo} root",
             f"vrrp_rt_priority {REALTIME_PRIORITY}",
             f"vrrp_rlimit_rttime {REALTIME_LIMIT_US}",
             "vrrp_no_swap",

@@ -1,0 +1,78 @@
+"""Checks by the programs that will read the files, each in namespaces that end with it.
+
+nftables reads the ruleset twice: by the libnftables of this machine, and by Debian 13's nft, which
+is the router's. keepalived, conntrackd and sshd are Debian 13's. Nobody has written a checker for
+networkd's files, sysctl.d and modules-load.d: these are first read by the booted image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from appliance.errors import ToolError
+from appliance.render.site import NETWORKS, RULESET
+from appliance.render.tree import FileTree, NodeFiles
+from appliance.run import pasteable, run
+from appliance.tools import ToolsTree
+from appliance.verify import binding
+
+_INSIDE = Path(__file__).with_name("inside.py")
+_ASK_LIBRARY = "import sys; from appliance.verify import binding; sys.exit(binding.main())"
+_LIMIT_S = 60.0
+
+
+def verify(tree: FileTree, tools: ToolsTree) -> None:
+    """Raise ToolError with all that was refused, by node, file and program."""
+    with ThreadPoolExecutor() as pool:
+        library = [pool.submit(_library, *each) for each in tree.items()]
+        programs = [pool.submit(_programs, *each, tools) for each in tree.items()]
+    refused = [words for each in (*library, *programs) for words in each.result()]
+    if refused:
+        hint = "the site passed our own checks, so this is a gap in them: please report it"
+        raise ToolError("\n".join(refused), hint)
+
+
+def _library(node: str, files: NodeFiles) -> list[str]:
+    """The ruleset by libnftables, through its Python binding."""
+    check = [*_own_network(), sys.executable, "-c", _ASK_LIBRARY]
+    done = run(check, stdin=files[RULESET].content, timeout=_LIMIT_S, check=False)
+    if done.returncode == binding.REFUSED:
+        return [_words(node, str(RULESET), "libnftables", done.stderr)]
+    if done.returncode:
+        raise ToolError(f"libnftables cannot be asked: {pasteable(check)}\n{done.stderr}")
+    return []
+
+
+def _own_network() -> list[str]:
+    """A network namespace; who is not root gets one in a user namespace."""
+    return ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
+
+
+def _programs(node: str, files: NodeFiles, tools: ToolsTree) -> list[str]:
+    """All files by the programs of the tools tree."""
+    check = ["unshare", "--net", "--mount", "python3", "-c", _INSIDE.read_text()]
+    job = {
+        "files": {str(path): file.content for path, file in files.items()},
+        "links": dict(_links(files)),
+        "root": os.geteuid() == 0,
+    }
+    done = run(tools.inside(check), stdin=json.dumps(job), timeout=_LIMIT_S)
+    return [_words(node, *refusal) for refusal in json.loads(done.stdout)]
+
+
+def _links(files: NodeFiles) -> Iterator[tuple[str, list[str]]]:
+    """Each network card's name with its addresses, as networkd's files say."""
+    for path, file in files.items():
+        if path.parent == NETWORKS:
+            pairs = [line.split("=", 1) for line in file.content.splitlines() if "=" in line]
+            name = next(value for key, value in pairs if key == "Name")
+            yield name, [value for key, value in pairs if key == "Address"]
+
+
+def _words(node: str, path: str, program: str, said: str) -> str:
+    return f"{node}: {program} refuses {path}:\n{said.strip()}"

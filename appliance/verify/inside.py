@@ -1,0 +1,175 @@
+"""Checks of one node's files by Debian 13's programs; runs within the tools tree, alone.
+
+Fed to its python3 as text, in a network and mount namespace of its own, with a job (JSON) on
+standard input: the files, the network cards with their addresses, and whether we are truly root.
+Prints a JSON list of what was refused, as [path, program, words]. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+Refusal = tuple[str, str, str]
+
+FILES = Path("/run/verify")
+RULESET = "etc/nftables.conf"
+KEEPALIVED = "etc/keepalived/keepalived.conf"
+CONNTRACKD = "etc/conntrackd/conntrackd.conf"
+SSHD = "etc/ssh/sshd_config.d/10-appliance.conf"
+KEYS = "etc/ssh/authorized_keys/root"
+
+LIMIT_S = 10.0
+
+
+def main() -> None:
+    """Lay the files out, and let every program read its own."""
+    job = json.load(sys.stdin)
+    call("mount", "-t", "tmpfs", "verify", "/run")
+    for path, text in job["files"].items():
+        (FILES / path).parent.mkdir(parents=True, exist_ok=True)
+        (FILES / path).write_text(text)
+    links(job["links"])
+    checks: dict[str, Callable[[], Iterator[Refusal]]] = {
+        RULESET: nft,
+        KEEPALIVED: keepalived,
+        CONNTRACKD: partial(conntrackd, job["root"]),
+        SSHD: sshd,
+        KEYS: keys,
+    }
+    refusals = [each for path, check in checks.items() if path in job["files"] for each in check()]
+    json.dump(refusals, sys.stdout)
+
+
+def call(*argv: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """A program that has to work, or everything here is void."""
+    return subprocess.run(argv, input=stdin, text=True, capture_output=True, check=True)
+
+
+def words(*argv: str, program: str | None = None) -> tuple[int, str]:
+    """Exit code and all that a program said."""
+    done = subprocess.run(
+        argv,
+        executable=program,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return done.returncode, done.stdout.strip()
+
+
+def links(wanted: dict[str, list[str]]) -> None:
+    """Network cards of the names and addresses that the node has: each one end of a cable."""
+    lines = ["link set lo up"]
+    for number, (name, addresses) in enumerate(wanted.items()):
+        lines += [
+            f"link add {name} type veth peer name verify{number}",
+            f"link set {name} up",
+            f"link set verify{number} up",
+            *(f"address add {each} dev {name} nodad" for each in addresses),
+        ]
+    call("ip", "-batch", "-", stdin="\n".join(lines) + "\n")
+
+
+def nft() -> Iterator[Refusal]:
+    """The router's own nft: a dry run, and loading it over itself, as a reload does."""
+    path = str(FILES / RULESET)
+    for argv in (("nft", "--check", "--file", path), ("nft", "-f", path), ("nft", "-f", path)):
+        code, said = words(*argv)
+        if code or said:
+            yield RULESET, argv[0], said
+            return
+
+
+def keepalived() -> Iterator[Refusal]:
+    """Its config test; what it merely warns of is refused as well.
+
+    A reproducible build wants its build options in a file beside itself or its configuration.
+    """
+    Path("/run/appliance").mkdir()
+    Path("/run/keepalived.config-opts").write_text("none\n")
+    argv = ("/run/keepalived", "--config-test", "--use-file", str(FILES / KEEPALIVED))
+    code, said = words(*argv, program="/usr/sbin/keepalived")
+    if code or said:
+        yield KEEPALIVED, "keepalived --config-test", said
+
+
+def conntrackd(root: bool) -> Iterator[Refusal]:
+    """A start, until it answers on its control socket; what it warns of is refused as well.
+
+    Large socket buffers and real-time priority need the true root: others check without these.
+    """
+    path = FILES / CONNTRACKD
+    text = path.read_text()
+    if not root:
+        path.write_text(re.sub(r"^.*(Snd|Rcv)SocketBuffer.*\n", "", text, flags=re.MULTILINE))
+    control = re.search(r"UNIX\s*{\s*Path\s+(\S+)", text)
+    if not control:
+        yield CONNTRACKD, "conntrackd", "no control socket named"
+        return
+    Path(control[1]).parent.mkdir(parents=True, exist_ok=True)
+    said = started(["conntrackd", "-C", str(path)], Path(control[1]))
+    bad = [
+        line for line in said.splitlines() if re.search(r"\[(warning|error)\]|^error", line, re.I)
+    ]
+    if not root:
+        bad = [line for line in bad if "scheduler configuration failed" not in line]
+    if bad:
+        yield CONNTRACKD, "conntrackd", "\n".join(bad)
+
+
+def started(argv: list[str], control: Path) -> str:
+    """All that a daemon says until it answers, gives up, or has had its time; then it is ended."""
+    log = FILES / "daemon.log"
+    with log.open("w") as sink, subprocess.Popen(argv, stdout=sink, stderr=sink) as daemon:
+        end = time.monotonic() + LIMIT_S
+        while not answers(control) and daemon.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)  # poll
+        silent = daemon.poll() is None and not answers(control)
+        ended = daemon.poll()
+        daemon.terminate()
+    said = log.read_text()
+    if silent:
+        return f"error: no answer within {LIMIT_S:g} s\n{said}"
+    return f"error: ended with {ended}\n{said}" if ended is not None else said
+
+
+def answers(control: Path) -> bool:
+    """Whether somebody listens at a control socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(control)) == 0
+
+
+def sshd() -> Iterator[Refusal]:
+    """Its own test mode, with a host key, a folder and a user as the router has them."""
+    Path("/run/sshd").mkdir()
+    users = Path("/run/passwd")
+    users.write_text(Path("/etc/passwd").read_text() + "sshd:x:65533:65534::/run/sshd:/bin/false\n")
+    call("mount", "--bind", str(users), "/etc/passwd")
+    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/run/hostkey")
+    code, said = words("/usr/sbin/sshd", "-t", "-h", "/run/hostkey", "-f", str(FILES / SSHD))
+    if code or said:
+        yield SSHD, "sshd -t", said
+
+
+def keys() -> Iterator[Refusal]:
+    """Every line of root's keys is one that OpenSSH can read; an empty file lets nobody in."""
+    for number, line in enumerate((FILES / KEYS).read_text().splitlines(), 1):
+        one = Path("/run/key")
+        one.write_text(line + "\n")
+        code, said = words("ssh-keygen", "-l", "-f", str(one))
+        if code:
+            yield KEYS, "ssh-keygen", f"line {number}: {said}"
+
+
+if __name__ == "__main__":
+    main()
