@@ -49,6 +49,7 @@ class Program:
         self._control = control
         self._number = number
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._partial = b""
         self.words = words
         self.code: int | None = None
 
@@ -102,13 +103,15 @@ class Program:
                     Output(s, base64.b64decode(event[s])) for s in event.keys() & {"out", "err"}
                 )
 
-    def lines(self, timeout: float | None = None) -> Iterator[str]:
-        """Its standard output line by line."""
-        partial = b""
-        for piece in self.output(timeout):
-            if piece.stream == "out":
-                *whole, partial = (partial + piece.data).split(b"\n")
-                yield from (line.decode(errors="replace") for line in whole)
+    def line(self, timeout: float) -> str | None:
+        """The next line of its standard output, None at its end; TimeoutError as in `output`."""
+        while b"\n" not in self._partial:
+            piece = next(self.output(timeout), None)
+            if piece is None:
+                return None
+            self._partial += piece.data if piece.stream == "out" else b""
+        line, _, self._partial = self._partial.partition(b"\n")
+        return line.decode(errors="replace")
 
     def wait(self, timeout: float | None = None) -> Result:
         """Wait for its end and give all it wrote since the last read; TimeoutError as in

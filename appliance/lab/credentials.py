@@ -31,7 +31,8 @@ LimitNOFILE=65536
 TasksMax=infinity
 Environment=HOME=/root
 """
-_WANTED = "[Unit]\nWants=appliance-lab.service\n"
+# The generator names network cards by credentials; not every image has it enabled.
+_WANTED = "[Unit]\nWants=appliance-lab.service systemd-network-generator.service\n"
 
 
 def agent() -> dict[str, str]:
