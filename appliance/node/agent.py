@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from appliance.node import config as configuration
-from appliance.node import netlink, statefile
+from appliance.node import driver, netlink, statefile
 from appliance.node.config import Config
 from appliance.node.conntrackd import Conntrackd, NoAnswerError, Request, Stats
-from appliance.node.driver import HEAL, REJOIN, TAKE_OVER, Done, Driver
-from appliance.node.events import Fifo, News, Parser, Role
+from appliance.node.driver import HEAL, REJOIN, TAKE_OVER, Done
+from appliance.node.events import Fifo, Parser, Role
 from appliance.node.gate import Gate, Outcome, Verdict
 from appliance.node.notify import notify
 
@@ -58,12 +58,12 @@ class Agent:
     stats: Stats | None = None
     fifo: Fifo = field(init=False)
     conntrackd: Conntrackd = field(init=False)
-    driver: Driver = field(init=False)
     _gate: Gate = field(init=False)
     _since: tuple[float, float] = field(init=False)
     _owed: tuple[Request, ...] = ()  # what conntrackd did not answer, or newer events cut short
     _instance: tuple[int, int] | None = None
-    _healed: bool = False
+    _told: Role | None = None  # by keepalived, and not acted upon yet
+    _shared: bool = False
     _last_heal: float = float("-inf")
     _next_ask: float = float("inf")
     _next_look: float = 0.0
@@ -74,16 +74,12 @@ class Agent:
         now = self.world.monotonic()
         self.fifo = Fifo(self.config.fifo, Parser(self.config.group))
         self.conntrackd = Conntrackd(self.config.control)
-        self.driver = Driver(self.conntrackd, self._events_wait)
         self._gate = Gate(now, self.config.gate_s, self.config.absent_s)
         self._since = (now, self.world.wall())
         self._heard = (now, -1)
         self._instance = self.conntrackd.instance()
         if self.world.addresses() & set(self.config.virtual):
             self._enter(Role.MASTER, "the virtual addresses are here")
-
-    def _events_wait(self) -> bool:
-        return bool(select.select([self.fifo.fd], [], [], 0)[0])
 
     @property
     def tick(self) -> float:
@@ -92,8 +88,12 @@ class Agent:
 
     def step(self) -> None:
         """Events first; the rest of the housekeeping once a tick."""
-        self._hear(self.fifo.read())
+        self._listen()
+        while self._told and self._told != self.role:
+            self._enter(self._told, "keepalived says so")
+            self._write()
         now = self.world.monotonic()
+        self._heal(now)
         if now < self._next_look:
             return
         self._next_look = now + self.tick * 0.9
@@ -101,20 +101,25 @@ class Agent:
         self._write()
         notify("WATCHDOG=1", f"STATUS={self.role}, alarms: {', '.join(self.alarms) or 'none'}")
 
-    def _hear(self, news: News) -> None:
-        self._healed = self._healed or news.healed
-        if news.role and news.role != self.role:
-            self._enter(news.role, "keepalived says so")
-            self._write()
+    def _listen(self) -> None:
+        """Take what waits in the FIFO: only the latest role counts."""
+        news = self.fifo.read()
+        self._told = news.role or self._told
+        self._shared |= news.shared
+
+    def _superseded(self, role: Role) -> bool:
+        """Whether keepalived wants something else by now than what `role` is being done for."""
+        self._listen()
+        return self._told not in (None, role)
 
     # Roles
 
     def _enter(self, role: Role, why: str) -> None:
         """Act first, then tell: a takeover's latency is counted in milliseconds."""
+        before, self.role, self._shared = self.role, role, False
         done = self._run(TAKE_OVER) if role is Role.MASTER else None
         now = self.world.monotonic()
-        before, self.role, self._since = self.role, role, (now, self.world.wall())
-        self._healed = False
+        self._since = (now, self.world.wall())
         if done is None:
             # What we were told to do as the active node is void; the cache of a standby is filled
             # by its peer. The kernel's table stays: `-t` of the shipped script empties it some
@@ -131,10 +136,19 @@ class Agent:
             *(before, why, done.first_ms, done.all_ms),
         )
 
+    def _heal(self, now: float) -> None:
+        """keepalived makes no transition when a split brain ends in our favour."""
+        if not self._shared or self.role is not Role.MASTER:
+            return
+        if now - self._last_heal >= _HEAL_EVERY_S:
+            self._shared, self._last_heal = False, now
+            done = self._run(HEAL)
+            log.warning("the peer was active too: took its connections in %.1f ms", done.first_ms)
+
     def _run(self, sequence: tuple[Request, ...]) -> Done:
-        """Run a sequence; keep it as owed when it failed, so that the next tick tries again."""
-        done = self.driver.run(sequence)
-        self._owed = () if done.complete else sequence
+        """Run a sequence; what is left of it is owed, and the next tick tries again."""
+        done = driver.run(self.conntrackd, sequence, lambda: self._superseded(self.role))
+        self._owed = done.left
         if done.failure:
             self._alarm("conntrackd", done.failure)
         return done
@@ -195,11 +209,7 @@ class Agent:
             self._owed = self._owed or REJOIN
         if self._owed and self.stats:
             done = self._run(self._owed)
-            log.info("made up for what conntrackd missed: complete=%s", done.complete)
-        if self._healed and now - self._last_heal >= _HEAL_EVERY_S:
-            self._healed, self._last_heal = False, now
-            done = self._run(HEAL)
-            log.warning("split brain healed: peer's connections in %.1f ms", done.first_ms)
+            log.info("made up for what conntrackd missed in %.1f ms", done.all_ms)
 
     def _keep_standby(self, now: float) -> None:
         """A standby without entries asks for them: no other sign tells that they were lost."""

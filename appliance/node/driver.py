@@ -23,33 +23,31 @@ REJOIN = (Request.RESYNC, Request.BULK)
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a sequence went: milliseconds to the end of its first request and of its last."""
+    """How a sequence went: milliseconds to the end of its first request and of its last one.
+
+    `left` is what was not done, because conntrackd failed or because newer events came.
+    """
 
     first_ms: float
     all_ms: float
-    complete: bool
+    left: tuple[Request, ...] = ()
     failure: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """Runs sequences; `interrupted` says whether newer events wait, and is asked in between."""
-
-    conntrackd: Conntrackd
-    interrupted: Callable[[], bool]
-
-    def run(self, sequence: tuple[Request, ...]) -> Done:
-        """Run to the end, to the first failure, or until newer events wait."""
-        begin, first = time.monotonic(), 0.0
-        for number, request in enumerate(sequence):
-            if number and self.interrupted():
-                return Done(first, _since(begin), complete=False)
-            try:
-                self.conntrackd.ask(request)
-            except NoAnswerError as error:
-                return Done(first, _since(begin), complete=False, failure=str(error))
-            first = first or _since(begin)
-        return Done(first, _since(begin), complete=True)
+def run(
+    conntrackd: Conntrackd, sequence: tuple[Request, ...], superseded: Callable[[], bool]
+) -> Done:
+    """Run to the end, or to the first failure, or until `superseded` says that it is void."""
+    begin, first = time.monotonic(), 0.0
+    for number, request in enumerate(sequence):
+        if number and superseded():
+            return Done(first, _since(begin), sequence[number:])
+        try:
+            conntrackd.ask(request)
+        except NoAnswerError as error:
+            return Done(first, _since(begin), sequence[number:], str(error))
+        first = first or _since(begin)
+    return Done(first, _since(begin))
 
 
 def _since(begin: float) -> float:

@@ -25,10 +25,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The latest role (None: no change was told), and whether a split brain has just healed."""
+    """The latest role (None: no change was told).
+
+    `shared`: the peer has been active meanwhile, as well or in between, and has accepted
+    connections that this node, active (again), does not have in its kernel.
+    """
 
     role: Role | None = None
-    healed: bool = False
+    shared: bool = False
 
 
 _LINE = re.compile(r'(GROUP|INSTANCE) "([^"]*)" ([A-Z_]+)(?: \d+)?')
@@ -48,15 +52,18 @@ class Parser:
         *lines, self.rest = (self.rest + data).split(b"\n")
         if len(self.rest) > _LONGEST:
             self.rest, self.malformed = b"", self.malformed + 1
-        role, healed = None, False
+        role: Role | None = None
+        shared = False
         for line in lines:
             match = _LINE.fullmatch(line.decode(errors="replace"))
             if match is None:
                 self.malformed += 1
                 continue
-            role = self._role(match[1], match[2], match[3]) or role
-            healed = healed or match[3] == "MASTER_RX_LOWER_PRI"
-        return News(role, healed)
+            told = self._role(match[1], match[2], match[3])
+            shared |= match[3] == "MASTER_RX_LOWER_PRI"
+            shared |= told is Role.MASTER and role not in (None, Role.MASTER)
+            role = told or role
+        return News(role, shared)
 
     def _role(self, kind: str, name: str, state: str) -> Role | None:
         """The first instance that is MASTER is enough: a sync group goes up as one.

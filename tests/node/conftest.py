@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from netns import Lab, laboratory
+
+from appliance.render.site import render
+from appliance.site import load
+from appliance.tools import ToolsTree, ensure
+
+
+@pytest.fixture(scope="session")
+def tools() -> ToolsTree:
+    return ensure()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, tools: ToolsTree) -> Iterator[Lab]:
+    """Client, server and networks; the nodes of `site.yaml` as rendered, none of them booted."""
+    tree = render(load(Path(__file__).with_name("site.yaml")))
+    with laboratory(tmp_path_factory.mktemp("lab"), tools, tree) as lab:
+        yield lab

@@ -1,0 +1,183 @@
+"""The pair with the real programs: what a client notices when a router dies, leaves or returns."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from statistics import median
+
+import pytest
+from flows import Flow
+from netns import Lab, Node, wait_for
+
+ROUNDS = 3
+
+
+def tcp(lab: Lab, port: int = 7000) -> Flow:
+    return Flow(lab, socket.SOCK_STREAM, port, every=0.01)
+
+
+def udp(lab: Lab) -> Flow:
+    return Flow(lab, socket.SOCK_DGRAM, 7001, every=0.005)
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Lab:
+    """Both nodes up, one active, the other with a heard peer; whatever an earlier test left."""
+    for node in lab.nodes.values():
+        if not node.programs:
+            node.boot()
+    wait_for("one active node", lambda: len(lab.active()) == 1)
+    await_standby(standby(lab))
+    return lab
+
+
+def await_standby(node: Node) -> None:
+    wait_for(f"{node.name} stands by", lambda: node.role() == "BACKUP" and node.armed())
+
+
+def active(lab: Lab) -> Node:
+    (name,) = lab.active()
+    return lab.nodes[name]
+
+
+def standby(lab: Lab) -> Node:
+    (name,) = set(lab.nodes) - set(lab.active())
+    return lab.nodes[name]
+
+
+def await_copy(node: Node, entries: int = 1) -> None:
+    """Until the standby holds so many of the peer's connections."""
+    wait_for(
+        f"{node.name} holds {entries} entries",
+        lambda: (node.state()["entries"] or {"external": 0})["external"] >= entries,
+    )
+
+
+def test_a_session_survives_each_loss_of_power_and_each_return(pair: Lab) -> None:
+    stalls = []
+    with tcp(pair) as session, udp(pair) as probe:
+        assert session.alive(2)
+        for _ in range(ROUNDS):
+            await_copy(standby(pair), 2)
+            dead, heir = active(pair), standby(pair)
+            session.mark()
+            probe.mark()
+            dead.lose_power()
+            wait_for("takeover", lambda heir=heir: heir.role() == "MASTER")
+            assert session.alive(3), session
+            stalls.append((probe.stall, session.stall, heir.state()["takeover"]["ms"]))
+            dead.boot()
+            assert dead.state()["gate"]["outcome"] == "the peer's table is here"
+            await_standby(dead)
+        assert session.broken is None
+    print("probe, session (s), commit (ms):", stalls)
+    assert median(probe_stall for probe_stall, _, _ in stalls) < 0.4
+
+
+def test_a_planned_handover_is_hardly_noticed(pair: Lab) -> None:
+    stalls = []
+    with tcp(pair) as session, udp(pair) as probe:
+        assert session.alive(2)
+        for _ in range(ROUNDS):
+            old, new = active(pair), standby(pair)
+            session.mark()
+            probe.mark()
+            done = old.hand_over()
+            assert done.returncode == 0, done.stderr
+            wait_for("new active node", lambda new=new: new.role() == "MASTER")
+            await_standby(old)
+            assert old.path("handover").read_text() == "0\n"
+            assert session.alive(1)
+            stalls.append((probe.stall, session.stall))
+        assert session.broken is None
+    print("probe, session (s):", stalls)
+    assert median(probe_stall for probe_stall, _ in stalls) < 0.05
+
+
+def test_a_standby_cannot_hand_over(pair: Lab) -> None:
+    done = standby(pair).hand_over()
+    assert done.returncode == 1
+    assert done.stderr == "no handover: this node is not the active one (its role is BACKUP)\n"
+
+
+def test_connections_opened_while_conntrackd_was_dead_reach_the_peer(pair: Lab) -> None:
+    node = active(pair)
+    node.kill("conntrackd")
+    with tcp(pair, 7002) as session:
+        assert session.alive(2)
+        node.start_conntrackd()
+        wait_for("the bulk", lambda: "missed" in node.log("agent").read_text())
+        wait_for(
+            "the connection at the standby",
+            lambda: "dport=7002" in standby(pair).run(*conntrackd(standby(pair), "-e")),
+        )
+        heir = standby(pair)
+        node.lose_power()
+        wait_for("takeover", lambda: heir.role() == "MASTER")
+        assert session.alive(3), session
+
+
+def conntrackd(node: Node, option: str) -> list[str]:
+    return ["conntrackd", "-C", str(node.folder / "etc/conntrackd/conntrackd.conf"), option]
+
+
+def test_what_the_loser_of_a_split_brain_accepted_is_kept(pair: Lab) -> None:
+    deaf = "add table inet deaf; add chain inet deaf in { type filter hook input priority -300; }; "
+    for node in pair.nodes.values():
+        node.run("nft", deaf + "add rule inet deaf in meta l4proto 112 drop")
+    wait_for("split brain", lambda: len(pair.active()) == 2)
+    with tcp(pair, 7003) as session:
+        assert session.alive(2)
+        for node in pair.nodes.values():
+            node.run("nft", "delete table inet deaf")
+        wait_for("one active node", lambda: len(pair.active()) == 1)
+        assert session.alive(3), session
+        assert session.broken is None
+
+
+def test_a_restarted_agent_finds_its_role_on_the_interfaces(pair: Lab) -> None:
+    node = active(pair)
+    node.kill("agent")
+    node.start_agent()
+    wait_for("role", lambda: node.role() == "MASTER", 3)
+    assert node.state()["gate"]["outcome"] == "this node is active already"
+
+
+def test_a_handover_killed_half_way_is_ended(pair: Lab) -> None:
+    node = active(pair)
+    node.path("handover").write_text("1\n")
+    wait_for("fault", lambda: node.role() == "FAULT")
+    wait_for("the agent ends it", lambda: node.role() == "BACKUP", 15)
+
+
+def test_a_hung_conntrackd_neither_hangs_the_agent_nor_holds_up_vrrp(pair: Lab) -> None:
+    node = standby(pair)
+    node.programs["conntrackd"].send_signal(signal.SIGSTOP)
+    try:
+        wait_for("alarm", lambda: "conntrackd" in node.state()["alarms"])
+        node.kill("keepalived")
+        node.start_keepalived()
+        wait_for("still heard", lambda: node.role() == "BACKUP")
+    finally:
+        node.programs["conntrackd"].send_signal(signal.SIGCONT)
+    wait_for("alarm over", lambda: "conntrackd" not in node.state()["alarms"])
+
+
+class TestWithoutConntrackd:
+    """The negative control: what the tests above prove is due to the synchronised state."""
+
+    def test_the_same_loss_of_power_kills_the_session(self, lab: Lab) -> None:
+        for node in lab.nodes.values():
+            if node.programs:
+                node.lose_power()
+        for node in lab.nodes.values():
+            node.boot(conntrackd=False)
+        wait_for("one active node", lambda: len(lab.active()) == 1)
+        assert active(lab).state()["gate"]["outcome"].startswith("conntrackd does not answer")
+        with tcp(lab) as session:
+            assert session.alive(2)
+            dead, heir = active(lab), standby(lab)
+            dead.lose_power()
+            wait_for("takeover", lambda: heir.role() == "MASTER")
+            assert not session.alive(4)
