@@ -64,7 +64,7 @@ def _check_nodes(network: Network, site: Site, faults: Faults) -> None:
     loc: Loc = ("networks", network.name, "addresses")
     for key, given in (("addresses", stated.addresses), ("aliases", stated.aliases)):
         for node in given:
-            if node not in known:
+            if known and node not in known:
                 at = ("networks", network.name, key, node)
                 faults.add(at, f"unknown node {quote(node)}", meant(node, known), key=True)
     for node in site.nodes:
@@ -117,7 +117,7 @@ def _check_virtual(network: Network, site: Site, faults: Faults) -> None:
 def _check_virtual_on_link(address: Interface, network: Network, loc: Loc, faults: Faults) -> None:
     for node, own in network.addresses.items():
         prefixes = [a.network for a in own if a.version == address.version]
-        if link_local(address.ip) and prefixes:
+        if not own or (link_local(address.ip) and prefixes):
             continue
         around = next((p for p in prefixes if address.ip in p), None)
         if around is None:
@@ -158,7 +158,7 @@ def _check_next_hop(what: str, hop: Address, network: Network, loc: Loc, faults:
             faults.add(loc, f"{what} {hop} is not on the link of network {quote(network.name)}")
             return
         if not is_host(hop, around):
-            faults.add(loc, f"{what} {hop} is the network's or the broadcast address of {around}")
+            faults.add(loc, f"{what} {hop} is no host's address in {around}")
             return
     if hop in {a.ip for a in _held(network)}:
         faults.add(loc, f"{what} {hop} is an address of the appliance itself")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from appliance.plan.addressing import is_host, link_local
 from appliance.plan.model import (
@@ -24,6 +24,9 @@ from appliance.site.schema import Expect, Nat, Site
 from appliance.site.schema import Rule as StatedRule
 from appliance.site.values import ANY, SELF, Target
 from appliance.site.words import meant, quote
+
+# Where a network tells which addresses the appliance holds.
+HOLDING = ("addresses", "aliases", "virtual")
 
 
 class Filtering:
@@ -93,29 +96,33 @@ class Filtering:
             origin=self._faults.origin(loc),
         )
 
-    def _services(
-        self, stated: StatedRule | Nat, loc: Loc, target: Address | None = None
-    ) -> Services:
+    def _services(self, stated: StatedRule | Nat, loc: Loc) -> Services:
         """The services of a rule, less those of the other IP version; a fault if none is left."""
         services = self._catalogue.of(stated.service, (*loc, "service"))
-        ends = [
-            (k, p) for k, p in (("source", stated.source), ("destination", stated.destination)) if p
-        ]
-        versions = {prefix.version for _, prefix in ends}
-        if len(versions) > 1:
-            self._faults.add((*loc, "destination"), _mixed(ends))
-            return services
-        versions |= {target.version} if target else set()
-        if len(versions) != 1:
-            return services
-        (version,) = versions
-        fitting = tuple(s for s in services if VERSION.get(s.protocol, version) == version)
-        if services and not fitting:
+        version = self._version(stated, loc)
+        fitting = tuple(s for s in services if VERSION.get(s.protocol, version) in (version, None))
+        if version and services and not fitting:
             names = ", ".join(s.protocol for s in services)
             what = f"{names} never matches here: the addresses are IPv{version}"
             hint = "icmp is IPv4's, icmpv6 is IPv6's"
             self._faults.add((*loc, "service"), what, hint)
-        return fitting
+        return fitting if version else services
+
+    def _version(self, stated: StatedRule | Nat, loc: Loc) -> int | None:
+        """The IP version of all addresses in a rule, if it has any; a fault if they are mixed."""
+        ends: dict[str, Prefix | Address | None] = {
+            "source": stated.source,
+            "destination": stated.destination,
+        }
+        if isinstance(stated, Nat):
+            ends["snat"] = stated.snat.address if stated.snat else None
+            ends["dnat"] = stated.dnat.address if stated.dnat else None
+        given = [(key, end) for key, end in ends.items() if end]
+        for key, end in given[1:]:
+            if end.version != given[0][1].version:
+                self._faults.add((*loc, key), _mixed(given[0], (key, end)))
+                return None
+        return given[0][1].version if given else None
 
     # NAT
 
@@ -127,14 +134,13 @@ class Filtering:
             self._faults.add(
                 (*loc, "to"), "source NAT is for what leaves by a network, not for 'self'"
             )
-        self._check_version(stated, target, at)
         self._check_answers(target.address, at)
         return SourceNat(
             from_=self._from(stated.from_, loc),
             to=None if stated.to == SELF else self.network(stated.to, (*loc, "to")),
             source=stated.source,
             destination=stated.destination,
-            services=self._services(stated, loc, target.address),
+            services=self._services(stated, loc),
             address=target.address,
             origin=self._faults.origin(loc),
         )
@@ -147,9 +153,8 @@ class Filtering:
         if not stated.destination and not stated.service and self._faults.intact(*loc):
             what = "this would send every packet to one host"
             self._faults.add(loc, what, "give a destination or a service")
-        self._check_version(stated, target, at)
         self._check_receives(target.address, at)
-        services = self._services(stated, loc, target.address)
+        services = self._services(stated, loc)
         if target.port is not None and self._faults.intact(*loc):
             self._check_ports(services, at)
         return DestinationNat(
@@ -161,12 +166,6 @@ class Filtering:
             port=target.port,
             origin=self._faults.origin(loc),
         )
-
-    def _check_version(self, stated: Nat, target: Target, loc: Loc) -> None:
-        for key, prefix in (("source", stated.source), ("destination", stated.destination)):
-            if prefix and prefix.version != target.address.version:
-                self._faults.add(loc, _mixed([(key, prefix), ("target", target.address)]))
-                return
 
     def _check_ports(self, services: Services, loc: Loc) -> None:
         if not services or not all(s.protocol in (Protocol.TCP, Protocol.UDP) for s in services):
@@ -182,7 +181,7 @@ class Filtering:
         owner = self._owner(address)
         if link_local(address):
             self._faults.add(loc, f"{address} is a link-local address: no answer would come back")
-        elif not self._faults.intact("networks") or address in self._virtual():
+        elif address in self._virtual() or not self._faults.networks_intact(*HOLDING):
             return
         elif owner and pair:
             what = f"{address} belongs to node {quote(owner)} alone: connections would die with it"
@@ -204,7 +203,7 @@ class Filtering:
         elif network and not all(
             is_host(address, p) for p in self._networks[network].prefixes() if _holds(p, address)
         ):
-            what = f"{address} is the address of network {quote(network)} or its broadcast address"
+            what = f"{address} is no host's address in network {quote(network)}"
             self._faults.add(loc, what)
 
     def _virtual(self) -> set[Address]:
@@ -243,8 +242,8 @@ class Filtering:
         from_ = self.network(stated.from_, (*loc, "from"))
         to = self.network(stated.to, (*loc, "to"))
         if stated.source.version != stated.destination.version:
-            ends = [("source", stated.source), ("destination", stated.destination)]
-            self._faults.add((*loc, "destination"), _mixed(ends))
+            what = _mixed(("source", stated.source), ("destination", stated.destination))
+            self._faults.add((*loc, "destination"), what)
         self._check_sender(stated, loc)
         service = self._one_packet(stated, loc)
         if service is None or from_ is None:
@@ -284,6 +283,6 @@ def _holds(prefix: Prefix, address: Address) -> bool:
     return prefix.version == address.version and address in prefix
 
 
-def _mixed(ends: Sequence[tuple[str, Prefix | Address]]) -> str:
-    (first, one), (second, other) = ends
-    return f"{first} is IPv{one.version}, but {second} is IPv{other.version}: no packet is both"
+def _mixed(one: tuple[str, Prefix | Address], other: tuple[str, Prefix | Address]) -> str:
+    parts = [f"{key} is IPv{end.version}" for key, end in (one, other)]
+    return f"{parts[0]}, but {parts[1]}: no packet is both"

@@ -39,7 +39,7 @@ def resolve(site: Site, faults: Faults, digest: str) -> Plan:
 
 def _nodes(site: Site, faults: Faults) -> tuple[Node, ...]:
     count = len(faults.names("nodes"))
-    if faults.stated("nodes") and not 1 <= count <= 2 and site.nodes | {} == site.nodes:
+    if faults.stated("nodes") and not 1 <= count <= 2:
         what = f"{count} nodes: a site has one, or two that make a pair"
         faults.add(("nodes",), what, key=True)
     return tuple(Node(name, stated.priority) for name, stated in site.nodes.items())
@@ -57,7 +57,7 @@ def _pair(site: Site, networks: Mapping[str, Network], faults: Faults) -> Pair |
         return None
     ha = site.ha or Ha()
     routers = _routers(ha, networks, faults)
-    if not routers and faults.intact("networks") and networks:
+    if not routers and networks and faults.networks_intact("virtual"):
         faults.add(("networks",), "a pair needs a virtual address, else nothing moves", key=True)
     sync = _sync(ha, networks, faults)
     return Pair(ha.advert, ha.preempt, sync, routers) if sync else None
@@ -97,7 +97,7 @@ def _sync(ha: Ha, networks: Mapping[str, Network], faults: Faults) -> str | None
         faults.add(("networks", name, "role"), what)
     if ha.sync is not None:
         return _named_sync(ha.sync, by_role, faults)
-    if not by_role and faults.intact("networks") and faults.intact("ha") and networks:
+    if not by_role and networks and faults.networks_intact("role") and faults.intact("ha"):
         what = "a pair needs a network that carries its state: none has role sync"
         faults.add(("networks",), what, "or name one: ha: {sync: NETWORK}", key=True)
     return by_role[0] if by_role else None

@@ -94,6 +94,7 @@ class Catalogue:
             what = f"service {quote(word)} is the site's own: one such cannot be made of another"
             self._faults.add(loc, what)
         elif word not in self._named:
-            hint = "leave 'service' out for every protocol" if word == "any" else None
-            hint = hint or meant(word, self._named)
+            hint = f"write tcp/{word} or udp/{word}" if word.isdigit() else meant(word, self._named)
+            if word in ("any", "all"):
+                hint = "leave 'service' out for every protocol"
             self._faults.add(loc, f"unknown service {quote(word)}", hint)

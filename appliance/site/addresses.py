@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, ip_address, ip_interface
 from typing import Annotated
 
 from appliance.plan.model import Address, Interface, Prefix
@@ -18,16 +18,16 @@ def _address(text: str) -> Address:
         address = ip_address(text)
     except ValueError:
         raise refuse(f"{quote(text)} is not an IP address") from None
-    _plain(address)
+    _plain(text, address)
     return address
 
 
-def _plain(address: Address) -> None:
-    if address.version == 6 and address.scope_id is not None:
-        raise refuse(f"{quote(str(address))}: an address with a zone (%…) has no place here")
+def _plain(text: str, address: Address) -> None:
+    if "%" in text:
+        raise refuse(f"{quote(text)}: an address with a zone (%…) has no place here")
     if address.version == 6 and address.ipv4_mapped is not None:
         hint = f"write {address.ipv4_mapped}"
-        raise refuse(f"{quote(str(address))} is an IPv4 address in IPv6 clothes", hint)
+        raise refuse(f"{quote(text)} is an IPv4 address in IPv6 clothes", hint)
 
 
 def _unicast(address: Address) -> Address:
@@ -64,7 +64,7 @@ def _interface(text: str) -> Interface:
         interface = ip_interface(text)
     except ValueError:
         raise refuse(f"{quote(text)} is not an IP address with a prefix length") from None
-    _plain(interface.ip)
+    _plain(text, interface.ip)
     _unicast(interface.ip)
     _a_host_of_its_prefix(interface)
     return interface
@@ -86,16 +86,15 @@ def _a_host_of_its_prefix(interface: Interface) -> None:
 
 
 def _prefix(text: str) -> Prefix:
-    if "/" not in text:
-        return ip_network(_address(text))
     if text.startswith("@"):
         raise refuse(f"address set {quote(text)} is not supported yet")
-    _length(text)
+    if "/" in text:
+        _length(text)
     try:
         interface = ip_interface(text)
     except ValueError:
         raise refuse(f"{quote(text)} is neither an IP address nor a prefix") from None
-    _plain(interface.ip)
+    _plain(text, interface.ip)
     if interface.ip != interface.network.network_address:
         hint = f"did you mean {interface.network} or {interface.ip}?"
         raise refuse(f"{quote(text)} has bits set behind its prefix length", hint)

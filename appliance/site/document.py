@@ -7,7 +7,7 @@ duplicate keys are seen, and anchors, aliases and deep nesting are refused befor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import yaml
@@ -45,11 +45,16 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file's content; `keys` and `values` tell where things stand, `damaged` what lost a part."""
+    """A file's content. `keys` and `values` tell where things stand.
+
+    Of a document from which something was taken out, `torn` are the mappings and lists that lost an
+    item of their own, and `damaged` those that did anywhere inside.
+    """
 
     data: Value
     keys: Mapping[Loc, Origin]
     values: Mapping[Loc, Origin]
+    torn: frozenset[Loc] = frozenset()
     damaged: frozenset[Loc] = frozenset()
 
     def origin(self, loc: Loc, *, key: bool = False) -> Origin:
@@ -67,10 +72,11 @@ class Document:
         return loc
 
     def without(self, dropped: set[Loc]) -> Document:
-        """The document less these parts: lists close up, and all that is around them is damaged."""
+        """The document less these parts; lists close up."""
         copy = _Copy(self, dropped)
         data = copy.value(self.data, (), ())
-        return Document(data, copy.keys, copy.values, frozenset(copy.damaged))
+        torn, damaged = frozenset(copy.torn), frozenset(copy.damaged)
+        return Document(data, copy.keys, copy.values, torn, damaged)
 
 
 class _Copy:
@@ -79,16 +85,20 @@ class _Copy:
     def __init__(self, source: Document, dropped: set[Loc]) -> None:
         self.source = source
         self.dropped = dropped
-        self.around = {loc[:n] for loc in dropped for n in range(len(loc))}
+        self.parents = {loc[:-1] for loc in dropped} | source.torn
+        self.around = source.damaged | {loc[:n] for loc in dropped for n in range(len(loc))}
         self.keys: dict[Loc, Origin] = {}
         self.values: dict[Loc, Origin] = {}
+        self.torn: set[Loc] = set()
         self.damaged: set[Loc] = set()
 
     def value(self, value: Value, old: Loc, new: Loc) -> Value:
         self.values[new] = self.source.values[old]
         if old in self.source.keys:
             self.keys[new] = self.source.keys[old]
-        if old in self.around or old in self.source.damaged:
+        if old in self.parents:
+            self.torn.add(new)
+        if old in self.around:
             self.damaged.add(new)
         if isinstance(value, dict):
             kept = {k: v for k, v in value.items() if (*old, k) not in self.dropped}
@@ -226,7 +236,7 @@ class _Reader:
         if odd is not None:
             what = f"character U+{ord(odd):04X} has no place in a site file"
             self.faults.append(Fault(_start(event), what))
-            return "".join(c if c.isprintable() else "?" for c in text)
+            return "".join(c for c in text if c.isprintable())
         return text
 
     def _refuse_properties(self, event: Event) -> None:
@@ -260,16 +270,28 @@ def _syntax(error: yaml.YAMLError, text: str) -> Fault:
     return Fault(Origin(mark.line + 1, mark.column + 1), *_explained(problem))
 
 
+# What a person did, by words of the parser's complaint.
+_EXPLAINED: Sequence[tuple[str, str, str | None]] = (
+    ("'\\t' that cannot start", "a tab stands where only spaces may", "indent with spaces"),
+    ("'@' that cannot start", "text that begins with '@' needs quotes", None),
+    (
+        "mapping values are not allowed here",
+        "a second ':' in one line, or an indentation that does not fit",
+        "indent keys of one level alike; quote text that holds ': '",
+    ),
+    (
+        "expected <block end>",
+        "this does not fit the indentation of the lines above",
+        "items of one level begin in one column",
+    ),
+    ("could not find expected ':'", "a key without ':'", "write 'key: value'"),
+    ("<stream end>", "the file ends too early", "is a bracket left open?"),
+    ("end of stream", "the file ends too early", "is a quote left open?"),
+)
+
+
 def _explained(problem: str) -> tuple[str, str | None]:
-    if "'\\t' that cannot start any token" in problem:
-        return "not YAML: a tab stands where only spaces may", "indent with spaces"
-    if "character '@' that cannot start" in problem:
-        return "not YAML: text that begins with '@' needs quotes", None
-    if "mapping values are not allowed here" in problem:
-        hint = "indent keys of one level alike; quote text that holds ': '"
-        return "not YAML: a second ':' in one line, or an indentation that does not fit", hint
-    if "could not find expected ':'" in problem:
-        return "not YAML: a key without ':'", "write 'key: value'"
-    if "<stream end>" in problem or "end of stream" in problem:
-        return f"not YAML: the file ends too early ({problem})", "is a bracket or quote left open?"
+    for words, what, hint in _EXPLAINED:
+        if words in problem:
+            return f"not YAML: {what}", hint
     return f"not YAML: {problem}", None

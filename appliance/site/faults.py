@@ -29,7 +29,14 @@ class Faults:
 
     def intact(self, *loc: str | int) -> bool:
         """Whether all at `loc` was understood: only then does a thing's absence mean anything."""
-        return self.document.existing(loc) not in self.document.damaged
+        if loc in self.document.values:
+            return loc not in self.document.damaged
+        return self.document.existing(loc) not in self.document.torn
+
+    def networks_intact(self, *keys: str) -> bool:
+        """Whether these keys were understood in every network that the file has."""
+        names = self.names("networks")
+        return all(self.intact("networks", name, key) for name in names for key in keys)
 
     def stated(self, *loc: str | int) -> bool:
         """Whether the file says anything at `loc`, right or wrong."""

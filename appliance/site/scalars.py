@@ -72,6 +72,15 @@ def _not_empty(value: tuple[T, ...]) -> tuple[T, ...]:
     return value
 
 
+def _given(value: T) -> T:
+    if value is None:
+        raise refuse("expected a value, found nothing", "leave the key out if nothing is meant")
+    return value
+
+
+# A key that may be left out, but not left blank: a rule whose source got lost must not match all.
+Maybe = Annotated[T | None, BeforeValidator(_given)]
+
 # `Some` must hold something: no service would mean every service.
 Some = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_not_empty)]
 Many = Annotated[tuple[T, ...], BeforeValidator(_as_list_or_none)]

@@ -13,7 +13,7 @@ from appliance.plan.model import Action, Role
 from appliance.site import values as v
 from appliance.site.addresses import Host, Match, OnLink, RouteTo
 from appliance.site.keys import PublicKey
-from appliance.site.scalars import Many, Some, found, refuse
+from appliance.site.scalars import Many, Maybe, Some, found, refuse
 
 
 class Closed(BaseModel):
@@ -77,18 +77,18 @@ class Ha(Closed):
 
     advert: v.Advert = 100
     preempt: v.Switch = False
-    sync: v.Word | None = None
+    sync: Maybe[v.Word] = None
     vrid: v.Vrid = 51
 
 
 class _Matching(Closed):
     """What a rule looks at. Nothing would mean every packet: that must be said (from: any)."""
 
-    from_: v.Word | None = Field(None, alias="from")
-    to: v.Word | None = None
-    source: Match | None = None
-    destination: Match | None = None
-    service: Some[v.ServiceWord] | None = None
+    from_: Maybe[v.Word] = Field(None, alias="from")
+    to: Maybe[v.Word] = None
+    source: Maybe[Match] = None
+    destination: Maybe[Match] = None
+    service: Maybe[Some[v.ServiceWord]] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -104,21 +104,20 @@ class Rule(_Matching):
     not_yet = frozenset({"limit"})
 
     action: v.ActionWord = Action.ACCEPT
-    comment: v.Comment | None = None
+    comment: Maybe[v.Comment] = None
 
 
 class Nat(_Matching):
     """One rewriting of addresses."""
 
-    snat: v.NatTarget | None = None
-    dnat: v.NatTarget | None = None
-    comment: v.Comment | None = None
+    snat: Maybe[v.NatTarget] = None
+    dnat: Maybe[v.NatTarget] = None
 
 
 class LogSwitch(Closed):
     """Logging that is on."""
 
-    limit: v.Rate | None = None
+    limit: Maybe[v.Rate] = None
 
 
 def _log_switch(value: object) -> object:
@@ -163,7 +162,7 @@ class Expect(Closed):
 
     from_: v.Word = Field(alias="from")
     source: Host
-    to: v.Word | None = None
+    to: Maybe[v.Word] = None
     destination: Host
     service: v.ServiceWord
     verdict: v.VerdictWord

@@ -87,8 +87,10 @@ Word = Annotated[str, scalar("a name", str)]
 
 def port(text: str) -> int:
     """A port number, 1 to 65535."""
+    if not text:
+        raise refuse("the port number is missing")
     if not re.fullmatch(r"[0-9]{1,6}", text):
-        hint = "named ports are written without the protocol: http, not tcp/http" if text else None
+        hint = "named ports are written without the protocol: http, not tcp/http"
         raise refuse(f"{quote(text)} is not a port number", hint)
     if not 1 <= int(text) <= 65535:
         raise refuse(f"port {text} is not between 1 and 65535")
@@ -138,6 +140,8 @@ def _target(text: str) -> Target:
     bracketed = re.fullmatch(r"\[([^\]]*)\]:(.*)", text)
     if bracketed:
         return Target(host(bracketed[1]), port(bracketed[2]))
+    if text.startswith("["):
+        raise refuse(f"{quote(text)} is not an address and port", "write it as in [2001:db8::1]:80")
     if text.count(":") == 1:
         address, _, number = text.partition(":")
         return Target(host(address), port(number))
