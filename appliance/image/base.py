@@ -119,12 +119,12 @@ def _keep(built: Path, made: Base, tools: ToolsTree) -> None:
     _note(built, made, tools)
     # For updates. The squashfs is compressed: a higher level would find nothing more, only slower.
     compress = ["xz", "-0", "--check=crc32", "--threads=2", "--keep"]
-    run(tools.inside([*compress, made.root, made.verity]))
+    run(tools.inside([*compress, str(made.root), str(made.verity)]))
 
 
 def _note(built: Path, made: Base, tools: ToolsTree) -> None:
     """Write the facts: mkosi's own unified kernel image and its manifests hold them."""
-    inspect = ["ukify", "--json=short", "inspect", built / "appliance.efi"]
+    inspect = ["ukify", "--json=short", "inspect", f"{built}/appliance.efi"]
     sections = json.loads(run(tools.inside(inspect)).stdout)
     cmdline = sections[".cmdline"]["text"]
     facts = {

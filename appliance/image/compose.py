@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -53,11 +54,10 @@ def compose(job: Job, out: Path, tools: ToolsTree) -> str:
     """Make the folder `out` with every file of the result; the SHA-256 of the raw image."""
     update = out / f"{job.name}.update"
     update.mkdir(parents=True)
-    uki = update / f"{job.name}.efi"
-    _unified_kernel(job, uki, tools)
-    raw = out / f"{job.name}.raw"
-    disk.write(raw, job.version, job.base, _boot_files(job, uki, out), tools)
-    shutil.rmtree(out / "esp")
+    uki, raw = update / f"{job.name}.efi", out / f"{job.name}.raw"
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        _unified_kernel(job, uki, Path(scratch), tools)
+        disk.write(raw, job.version, job.base, _boot_files(job, uki, Path(scratch)), tools)
     _payload(job, update)
     with ThreadPoolExecutor() as pool:
         digest = pool.submit(sha256, raw)
@@ -85,9 +85,9 @@ def os_release(job: Job) -> str:
     return "\n".join([*kept, *ours, ""])
 
 
-def _unified_kernel(job: Job, uki: Path, tools: ToolsTree) -> None:
+def _unified_kernel(job: Job, uki: Path, scratch: Path, tools: ToolsTree) -> None:
     """Join kernel, initrd, site and arguments to the one file that the loader starts."""
-    site, release = uki.with_name("site.cpio"), uki.with_name("os-release")
+    site, release = scratch / "site.cpio", scratch / "os-release"
     site.write_bytes(initrd(job))
     release.write_text(os_release(job))
     facts = job.base.facts()
@@ -96,24 +96,18 @@ def _unified_kernel(job: Job, uki: Path, tools: ToolsTree) -> None:
     build += [f"--cmdline={facts.cmdline}", f"--os-release=@{release}", f"--output={uki}"]
     run(tools.inside(build))
     uki.chmod(0o644)
-    site.unlink()
-    release.unlink()
 
 
-def _boot_files(job: Job, uki: Path, out: Path) -> Path:
-    """Lay out the boot partition in a folder."""
-    files = {
-        "EFI/BOOT/BOOTX64.EFI": job.base.loader,
-        "EFI/systemd/systemd-bootx64.efi": job.base.loader,
-        f"EFI/Linux/{job.name}+{TRIES}.efi": uki,
+def _boot_files(job: Job, uki: Path, scratch: Path) -> dict[PurePosixPath, Path]:
+    """What lies on the boot partition."""
+    settings = scratch / "loader.conf"
+    settings.write_text("timeout 0\neditor no\n")
+    return {
+        PurePosixPath("EFI/BOOT/BOOTX64.EFI"): job.base.loader,
+        PurePosixPath("EFI/systemd/systemd-bootx64.efi"): job.base.loader,
+        PurePosixPath(f"EFI/Linux/{job.name}+{TRIES}.efi"): uki,
+        PurePosixPath("loader/loader.conf"): settings,
     }
-    for name, source in files.items():
-        target = out / "esp" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    (out / "esp/loader").mkdir()
-    (out / "esp/loader/loader.conf").write_text("timeout 0\neditor no\n")
-    return out / "esp"
 
 
 def _payload(job: Job, update: Path) -> None:

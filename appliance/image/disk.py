@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from appliance.image.base import Base
-from appliance.run import Argument, run
+from appliance.run import run
 from appliance.tools import ToolsTree
 
 MIB = 1 << 20
@@ -28,6 +29,8 @@ _ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 _ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
 _VERITY_TYPE = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5"
 _READ_ONLY = "GUID:60"
+# 1980 is where FAT's time begins.
+_NO_TIME = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC"}
 _OURS = uuid.UUID("9f0a2b8e-4a0f-4a4c-9c55-7d0b1e6a6f11")
 
 
@@ -70,8 +73,10 @@ def partitions(version: str, root_hash: str) -> tuple[Partition, Partition, Part
     )
 
 
-def write(disk: Path, version: str, base: Base, boot: Path, tools: ToolsTree) -> None:
-    """Make `disk`: the partition table, the folder `boot` on the first partition, slot A filled."""
+def write(
+    disk: Path, version: str, base: Base, boot: Mapping[PurePosixPath, Path], tools: ToolsTree
+) -> None:
+    """Make `disk`: its partition table, the files `boot` on the first partition, slot A filled."""
     esp, root, verity = partitions(version, base.facts().root_hash)
     with disk.open("wb") as image:
         image.truncate(DISK)
@@ -83,16 +88,21 @@ def write(disk: Path, version: str, base: Base, boot: Path, tools: ToolsTree) ->
     _fill(disk, verity, base.verity)
 
 
-def _fill_esp(disk: Path, esp: Partition, boot: Path, tools: ToolsTree) -> None:
-    """Format the boot partition and copy `boot` there, without a trace of when."""
-    place = [f"--offset={esp.start // SECTOR}", disk, str(esp.size // 1024)]
-    name = ["-n", "ESP", "-i", f"{esp.id.time_low:08x}"]
-    run(tools.inside(["mkfs.vfat", "--invariant", "-F", "32", *name, *place]))
-    files: list[Argument] = [*sorted(boot.iterdir())]
-    copy: list[Argument] = ["mcopy", "-s", "-Q", "-i", f"{disk}@@{esp.start}"]
-    # 1980 is where FAT's time begins.
-    epoch = {"SOURCE_DATE_EPOCH": "315532800", "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
-    run(tools.inside([*copy, *files, "::/"]), env=epoch)
+def _fill_esp(
+    disk: Path, esp: Partition, boot: Mapping[PurePosixPath, Path], tools: ToolsTree
+) -> None:
+    """Format the boot partition and put the files there one by one, without a trace of when.
+
+    With two sectors a cluster, as firmware takes a FAT of fewer than 65,525 clusters for FAT16.
+    """
+    form = ["-F", "32", "-s", "2", "-n", "ESP", "-i", f"{esp.id.time_low:08x}"]
+    place = [f"--offset={esp.start // SECTOR}", str(disk), str(esp.size // 1024)]
+    run(tools.inside(["mkfs.vfat", "--invariant", *form, *place]))
+    into = ["-i", f"{disk}@@{esp.start}"]
+    folders = sorted({folder for path in boot for folder in path.parents} - {PurePosixPath(".")})
+    run(tools.inside(["mmd", *into, *(f"::/{folder}" for folder in folders)]), env=_NO_TIME)
+    for path, source in sorted(boot.items()):
+        run(tools.inside(["mcopy", *into, source, f"::/{path}"]), env=_NO_TIME)
 
 
 def _fill(disk: Path, partition: Partition, content: Path) -> None:
