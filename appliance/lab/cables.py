@@ -75,6 +75,11 @@ class Cables:
         counts: dict[str, dict[str, dict[str, int]]] = self._order("counts")
         return counts
 
+    def marks(self) -> dict[str, int]:
+        """How long each capture is now, in bytes: where to read on for what comes later."""
+        marks: dict[str, int] = self._order("marks")
+        return marks
+
     def close(self) -> None:
         """End the process."""
         self._end.close()

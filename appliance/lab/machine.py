@@ -41,6 +41,7 @@ class Ground:
     cables: Cables
     tools: Inside
     folder: Path
+    accelerator: qemu.Accelerator
 
 
 class Machine(Shell):

@@ -33,9 +33,10 @@ class Writer:
         seconds, rest = divmod(nanoseconds // 1000, 1_000_000)
         self._file.write(_RECORD.pack(seconds, rest, len(frame), len(frame)) + frame)
 
-    def flush(self) -> None:
-        """Let followers see all that was added."""
+    def flush(self) -> int:
+        """Let followers see all that was added; gives the capture's length, which ends a record."""
         self._file.flush()
+        return self._file.tell()
 
 
 def read(path: Path, since: int = 0) -> Iterator[Record]:

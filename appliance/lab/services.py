@@ -138,5 +138,5 @@ def _batch(host: Host) -> list[str]:
         *(f"addr add {a} dev eth0{nodad[a.version]}" for a in host.addresses),
         "link set eth0 up",
         *(f"addr add {a} dev lo{nodad[a.version]}" for a in host.behind),
-        *(f"-{a.version} route add default via {a}" for a in host.routers),
+        *(f"route add default via {a}" for a in host.routers),
     ]

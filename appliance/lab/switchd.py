@@ -157,6 +157,10 @@ class Daemon:
         """Replace what is wrong with a cable."""
         self.switches[network].set_faults(port, Faults.from_json(faults))
 
+    def do_marks(self) -> dict[str, int]:
+        """How long each capture is now, everything that has entered included."""
+        return {name: capture.flush() for name, capture in self.captures.items()}
+
     def do_counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """Frames in, out and lost for each network and port."""
         return {name: switch.counts() for name, switch in self.switches.items()}

@@ -1,0 +1,98 @@
+"""An appliance in the lab, and what it says about itself."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from appliance.lab import credentials, qemu
+from appliance.lab.errors import HarnessError, LabAssertion
+from appliance.lab.machine import Ground, Machine
+from appliance.plan.model import Address, Plan
+
+MEMORY = 384  # MiB
+STATE_FILE = "/run/appliance/state.json"
+
+
+class Condition(StrEnum):
+    """What a node is at a moment. Mixed: it has some of the virtual addresses, but not all."""
+
+    OFF = "off"
+    BOOTING = "booting"
+    STANDBY = "standby"
+    MIXED = "mixed"
+    ACTIVE = "active"
+
+
+class Appliance(Machine):
+    """One node of the site, booted from the image as shipped."""
+
+    def __init__(
+        self, ground: Ground, plan: Plan, name: str, image: Path, *, key: str | None = None
+    ) -> None:
+        nics = tuple(
+            qemu.Nic(network.name, network.interface, qemu.mac(plan.site, name, network.name))
+            for network in plan.networks.values()
+        )
+        config = qemu.Machine(
+            name=name,
+            boot=qemu.FirmwareBoot(ground.folder / f"{name}.qcow2", ground.folder / f"{name}.vars"),
+            nics=nics,
+            accelerator=ground.accelerator,
+            serial_log=ground.folder / f"{name}.serial.log",
+            memory=MEMORY,
+            credentials={
+                **credentials.agent(),
+                **credentials.node(name, key),
+                **qemu.link_credentials(nics),
+            },
+        )
+        super().__init__(ground, config, image)
+        self._virtual = {a.ip for network in plan.networks.values() for a in network.virtual}
+
+    def addresses(self) -> set[Address]:
+        """The addresses that it has now, as the kernel says."""
+        links = json.loads(self.succeed(["ip", "-j", "addr"], timeout=20))
+        return {ip_address(a["local"]) for link in links for a in link["addr_info"] if "local" in a}
+
+    def condition(self) -> Condition:
+        """What it is now. The node of a site without a pair is active once it is up."""
+        if not self.running:
+            return Condition.OFF
+        try:
+            here = self.addresses() & self._virtual
+        except HarnessError:
+            return Condition.BOOTING
+        if here == self._virtual:
+            return Condition.ACTIVE
+        return Condition.MIXED if here else Condition.STANDBY
+
+    def state(self) -> dict[str, Any] | None:
+        """What its state agent says (`/run/appliance/state.json`); None while it says nothing."""
+        result = self.run(["cat", STATE_FILE], timeout=20)
+        try:
+            state: dict[str, Any] = json.loads(result.out)
+        except ValueError:
+            return None
+        return state
+
+    def trouble(self) -> str | None:
+        """Why it is not ready yet, in words; None when it is."""
+        try:
+            return self._trouble()
+        except (HarnessError, LabAssertion) as error:
+            return str(error)
+
+    def _trouble(self) -> str | None:
+        booted = self.run(["systemctl", "is-system-running"], timeout=20).out.strip()
+        if booted not in ("running", "degraded"):
+            return f"systemd is {booted or 'silent'}"
+        if not self._virtual:
+            return None
+        state = self.state()
+        if not state or not state["gate"]:
+            return "its state agent has not passed the gate"
+        return f"its state agent still owes {state['owed']}" if state["owed"] else None

@@ -1,0 +1,215 @@
+"""The lab as a whole: the site's nodes, their neighbours, and the cables between them.
+
+with Lab(plan, image=raw, peers=peers_image(), workdir=folder) as lab:
+    lab.wait_ready()
+    with flows.ssh(lab.hosts["inside"], lab.hosts["outside"].address) as session:
+        lab.active().kill()
+        assert session.stop().survived
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from appliance import tools
+from appliance.lab import kvm, topology
+from appliance.lab.cables import Cables, Link
+from appliance.lab.children import Children
+from appliance.lab.errors import HarnessError, LabAssertion
+from appliance.lab.machine import Ground, Inside, Machine
+from appliance.lab.node import Appliance, Condition
+from appliance.lab.peers import NAME, Neighbour, Peers, PeersImage
+from appliance.plan.model import Address, Plan, Role
+
+BOOT_WITHIN = 240.0  # seconds for a machine's first word; generous, for loaded build machines
+BETWEEN_LOOKS = 0.2  # seconds
+
+
+class Lab:
+    """All machines of a site. Entering its `with` block powers everything on, leaving it ends it.
+
+    `image` is only read: each node runs on a copy-on-write layer in `workdir`, which also gets logs
+    and captures. `key` is a public key that may log in to the nodes as root.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        image: Path,
+        peers: PeersImage,
+        workdir: Path,
+        inside: Inside | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.plan = plan
+        self.image = image
+        self.workdir = workdir.absolute()
+        self._peers_image = peers
+        self._inside = inside
+        self._key = key
+        self._closing = ExitStack()
+        self._populating: Future[None]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            self._build(undo)
+            self._power_on(undo)
+            self._closing = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def _build(self, undo: ExitStack) -> None:
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        inside = self._inside or tools.ensure()
+        accelerator = kvm.accelerator(inside, self._peers_image.kernel)
+        children = Children()
+        undo.callback(children.close)
+        hosts = topology.hosts(self.plan)
+        self.cables = Cables(children, self.workdir, self._ports(hosts))
+        undo.callback(self.cables.close)
+        ground = Ground(children, self.cables, inside, self.workdir, accelerator)
+        self.nodes = {
+            node.name: Appliance(ground, self.plan, node.name, self.image, key=self._key)
+            for node in self.plan.nodes
+        }
+        self.peers = Peers(ground, self.plan.site, hosts, self._peers_image)
+        self.machines: dict[str, Machine] = {**self.nodes, NAME: self.peers}
+
+    def _ports(self, hosts: tuple[topology.Host, ...]) -> dict[str, list[str]]:
+        inhabited = {host.network for host in hosts}
+        return {
+            network: [*(node.name for node in self.plan.nodes), *([NAME] * (network in inhabited))]
+            for network in self.plan.networks
+        }
+
+    def _power_on(self, undo: ExitStack) -> None:
+        self.started = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            starts = []
+            for machine in self.machines.values():
+                undo.callback(machine.close)
+                starts.append(pool.submit(machine.start))
+            for start in starts:
+                start.result()
+        helper = ThreadPoolExecutor(1)
+        undo.callback(helper.shutdown, wait=True)
+        self._populating = helper.submit(self._populate)
+        undo.callback(self.peers.close)  # first, so that the helper's work ends with the machine
+
+    def _populate(self) -> None:
+        self.peers.wait_control(BOOT_WITHIN)
+        self.peers.populate()
+
+    @property
+    def hosts(self) -> dict[str, Neighbour]:
+        """The hosts around the appliance: a network's first bears its name."""
+        return self.peers.hosts
+
+    def host(self, address: Address) -> Neighbour:
+        """The host that answers for an address."""
+        found = [host for host in self.hosts.values() if host.host.answers(address)]
+        if not found:
+            raise HarnessError(f"no host of the lab has the address {address}")
+        return found[0]
+
+    def link(self, machine: str, network: str) -> Link:
+        """The cable between a node (or `peers`) and a network."""
+        return self.machines[machine].links[network]
+
+    def conditions(self) -> dict[str, Condition]:
+        """What each node is now."""
+        with ThreadPoolExecutor() as pool:
+            asked = {name: pool.submit(node.condition) for name, node in self.nodes.items()}
+            return {name: answer.result() for name, answer in asked.items()}
+
+    def active(self) -> Appliance:
+        """The one active node; LabAssertion when there is none, or more than one."""
+        return self._only(Condition.ACTIVE)
+
+    def standby(self) -> Appliance:
+        """The one standby node; LabAssertion when there is none, or more than one."""
+        return self._only(Condition.STANDBY)
+
+    def wait_active(self, node: Appliance | None = None, timeout: float = 30) -> Appliance:
+        """Wait until exactly one node is active (and is `node`, if given)."""
+
+        def trouble() -> str | None:
+            conditions = self.conditions()
+            active = [name for name, is_now in conditions.items() if is_now is Condition.ACTIVE]
+            wanted = len(active) == 1 and (node is None or active[0] == node.name)
+            return None if wanted else _told(conditions)
+
+        self._wait(trouble, timeout, "one active node")
+        return self.active()
+
+    def wait_ready(self, timeout: float = 120) -> None:
+        """Wait until one node is active, the other is its synced standby, and every host serves.
+
+        Counted in seconds from now; LabAssertion tells what was missing at the last look.
+        """
+        end = time.monotonic() + timeout
+        for machine in self.machines.values():
+            if machine.running:
+                machine.wait_control(max(0.0, end - time.monotonic()))
+        self._populating.result(max(0.0, end - time.monotonic()))
+        self._wait(self.trouble, end - time.monotonic(), "the lab to be ready")
+
+    def trouble(self) -> str | None:
+        """What is missing for `wait_ready`, in words; None when nothing is."""
+        conditions = self.conditions()
+        standbys = [Condition.STANDBY] * (len(self.nodes) - 1)
+        if sorted(conditions.values()) != sorted([Condition.ACTIVE, *standbys]):
+            return _told(conditions)
+        with ThreadPoolExecutor() as pool:
+            troubles = dict(
+                zip(self.nodes, pool.map(Appliance.trouble, self.nodes.values()), strict=True)
+            )
+        return _told({name: words for name, words in troubles.items() if words}) or None
+
+    def mend(self) -> None:
+        """Make every cable as new."""
+        for machine in self.machines.values():
+            for link in machine.links.values():
+                link.mend()
+
+    def image_digest(self) -> str:
+        """SHA-256 of the image that the nodes run on, as it lies on disk now."""
+        with self.image.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def capture(self, network: str) -> Path:
+        """All frames that entered a network, as a pcap file that still grows."""
+        return self.cables.capture(network)
+
+    def traffic_networks(self) -> list[str]:
+        """The networks that carry other people's packets."""
+        return [n.name for n in self.plan.networks.values() if n.role is Role.TRAFFIC]
+
+    def _only(self, wanted: Condition) -> Appliance:
+        conditions = self.conditions()
+        found = [name for name, is_now in conditions.items() if is_now is wanted]
+        if len(found) != 1:
+            raise LabAssertion(f"not exactly one {wanted} node: {_told(conditions)}")
+        return self.nodes[found[0]]
+
+    def _wait(self, trouble: Callable[[], str | None], timeout: float, what: str) -> None:
+        end = time.monotonic() + timeout
+        pause = threading.Event()
+        while words := trouble():
+            if time.monotonic() > end:
+                raise LabAssertion(f"waited {timeout:.0f} s for {what}: {words}")
+            pause.wait(BETWEEN_LOOKS)
+
+
+def _told(things: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}: {thing}" for name, thing in things.items())
