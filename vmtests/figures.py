@@ -1,4 +1,4 @@
-"""Figures: measured by tests, printed at the end of the run, written to docs/figures.md when asked."""
+"""Figures: measured by tests, shown when the run ends, written to docs/figures.md when asked."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from rich.console import Console
-from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One row: samples in `unit`, smaller is better; `goal` says in words what was to be reached."""
+    """One row: samples in `unit`, smaller is better; `goal` in words."""
 
     what: str
     unit: str
@@ -22,22 +20,39 @@ class Figure:
     goal: str
 
     @property
+    def median(self) -> float:
+        """The median of the samples."""
+        return median(self.samples)
+
+    @property
+    def worst(self) -> float:
+        """The largest sample."""
+        return max(self.samples)
+
+    @property
     def row(self) -> tuple[str, str, str, str, str]:
         """What, median, worst, how many, goal."""
         return (
             self.what,
-            f"{median(self.samples):.3g} {self.unit}",
-            f"{max(self.samples):.3g} {self.unit}",
+            f"{self.median:.4g} {self.unit}",
+            f"{self.worst:.4g} {self.unit}",
             str(len(self.samples)),
             self.goal,
         )
 
 
+HEAD = ("what", "median", "worst", "samples", "goal")
+
+
 @dataclass(slots=True)
 class Figures:
-    """All figures of one run, in the order they were measured."""
+    """All figures of one run, in the order they were measured.
+
+    `started` collects, over the whole run, the seconds from nothing to a ready pair.
+    """
 
     rows: list[Figure] = field(default_factory=list)
+    started: list[float] = field(default_factory=list)
 
     def add(self, what: str, unit: str, *samples: float, goal: str) -> Figure:
         """Keep a figure; the test that measured it judges it."""
@@ -45,20 +60,16 @@ class Figures:
         self.rows.append(figure)
         return figure
 
-    HEAD = ("what", "median", "worst", "samples", "goal")
-
-    def print(self, console: Console) -> None:
-        """The table, for people."""
-        table = Table(*self.HEAD, title="figures")
-        for figure in self.rows:
-            table.add_row(*figure.row)
-        console.print(table)
+    def lines(self) -> list[str]:
+        """The table as Markdown, a line each; nothing when nothing was measured."""
+        if not self.rows:
+            return []
+        rows = [HEAD, ("---",) * len(HEAD), *(figure.row for figure in self.rows)]
+        return ["| " + " | ".join(row) + " |" for row in rows]
 
     def markdown(self, command: str) -> str:
         """The page docs/figures.md, with the command and the machine that gave it."""
-        lines = ["| " + " | ".join(self.HEAD) + " |", "|" + "---|" * len(self.HEAD)]
-        lines += ["| " + " | ".join(figure.row) + " |" for figure in self.rows]
-        return PAGE.format(command=command, machine=machine(), table="\n".join(lines))
+        return PAGE.format(command=command, machine=machine(), table="\n".join(self.lines()))
 
 
 PAGE = """# Figures

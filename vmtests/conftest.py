@@ -1,0 +1,123 @@
+"""Fixtures: the installed package, the images it builds, and labs that boot them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.image.peers import peers_image
+from appliance.lab.artefacts import collect
+from appliance.lab.pair import Lab
+from appliance.site import load
+from vmtests.figures import KEY, Figures
+from vmtests.installed import CLONE, Installed, install
+from vmtests.observe import settle
+
+ARTEFACTS = CLONE / "artefacts"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="the long form: all rounds, whole soaks")
+    parser.addoption(
+        "--write-figures", type=Path, metavar="FILE", help="write the figures to this page"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[KEY] = Figures()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for line in config.stash[KEY].lines():
+        terminalreporter.write_line(line)
+    page: Path | None = config.getoption("--write-figures")
+    if page and not terminalreporter.stats.get("failed"):
+        page.write_text(config.stash[KEY].markdown("make figures"))
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> Figures:
+    return pytestconfig.stash[KEY]
+
+
+@pytest.fixture(scope="session")
+def rounds(pytestconfig: pytest.Config) -> Callable[[int, int], range]:
+    """How often to repeat: `rounds(short, full)`."""
+    full = pytestconfig.getoption("--full")
+    return lambda short, long: range(long if full else short)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """What is tested is what a user installs."""
+    return install(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="session")
+def build(installed: Installed) -> Callable[[str], Path]:
+    """Build the image of a site, given as text, by the installed command; its folder."""
+
+    def build(text: str) -> Path:
+        name = re.search(r"^site: *(\S+)", text, re.MULTILINE)
+        assert name
+        site = installed.home / f"{name[1]}.yaml"
+        site.write_text(text)
+        out = installed.home / name[1]
+        installed.run("build", site, "-o", out)
+        return out
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def site() -> str:
+    """The site file of a module's lab; a module that wants another one overrides this."""
+    return (CLONE / "examples/testcase.yaml").read_text()
+
+
+@pytest.fixture(scope="module")
+def lab(
+    request: pytest.FixtureRequest, site: str, build: Callable[[str], Path], figures: Figures
+) -> Iterator[Lab]:
+    """A pair of the site, ready; shared by a module's tests, each of which leaves it mended."""
+    built = build(site)
+    plan = load(built.with_suffix(".yaml"))
+    (raw,) = built.glob("*.raw")
+    workdir = ARTEFACTS / request.module.__name__.rpartition(".")[2]
+    with Lab(plan, image=raw, peers=peers_image(), workdir=workdir) as lab:
+        try:
+            lab.wait_ready(timeout=600)
+        except BaseException:
+            collect(lab, workdir / "failed-start", f"python -m pytest {request.module.__file__}")
+            raise
+        figures.started.append(time.monotonic() - lab.started)
+        yield lab
+
+
+@pytest.fixture
+def pair(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab, with every node up and every cable whole; evidence is kept when the test fails."""
+    settle(lab)
+    yield lab
+    if request.node.stash.get(FAILED, False):
+        again = f"python -m pytest '{request.node.nodeid}'"
+        name = re.sub(r"\W+", "-", request.node.name).strip("-")
+        where = collect(lab, ARTEFACTS / name, again)
+        print(f"evidence: {where}\nagain:    {again}")
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report

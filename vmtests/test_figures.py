@@ -1,0 +1,132 @@
+"""The figures in docs/figures.md, each measured and judged; fewer rounds without --full.
+
+The site is testcase.yaml with one rule more, for a UDP probe each 5 ms.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from appliance.lab import flows
+from appliance.lab.node import Appliance
+from appliance.lab.pair import Lab
+from vmtests.figures import Figures
+from vmtests.installed import CLONE, Installed
+from vmtests.observe import moves, settle, typing, until
+
+pytestmark = pytest.mark.figures
+
+ADVERT = 100  # ms, the default
+MILLISECONDS = 1000
+MEGABYTE = 1_000_000
+KEEPALIVED = "/etc/keepalived/keepalived.conf"
+
+Rounds = Callable[[int, int], range]
+
+
+@pytest.fixture(scope="module")
+def site() -> str:
+    text = (CLONE / "examples/testcase.yaml").read_text().replace("testcase", "figures")
+    rule = "    - {from: inside, to: outside, service: icmp}\n"
+    assert rule in text
+    return text.replace(rule, f"{rule}    - {{from: inside, to: outside, service: udp}}\n")
+
+
+def test_rebuild(
+    installed: Installed, site: str, figures: Figures, rounds: Rounds, tmp_path: Path
+) -> None:
+    """A changed site is composed in seconds, and the same input gives the same bytes."""
+    file = tmp_path / "site.yaml"
+    file.write_text(site)
+
+    def build(folder: str, *options: str) -> float:
+        begin = time.monotonic()
+        installed.run("build", file, "-o", tmp_path / folder, *options)
+        return time.monotonic() - begin
+
+    whole = build("whole", "--no-cache")
+    composed = [build("composed") for _ in rounds(3, 5)]
+    names = ["figures_1.raw", "figures_1.raw.zst", "manifest.json"]
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (
+            tmp_path / "composed" / name
+        ).read_bytes()
+    size = (tmp_path / "composed/figures_1.raw.zst").stat().st_size / MEGABYTE
+    figures.add("compressed image", "MB", size, goal="at most 100 MB")
+    figures.add("base image and site, built anew", "s", whole, goal="")
+    rebuilt = figures.add("rebuild after a change of the site", "s", *composed, goal="at most 3 s")
+    ratio = figures.add(
+        "the same, as a part of the whole build", "", rebuilt.median / whole, goal="at most 0.1"
+    )
+    assert size <= 100
+    assert rebuilt.worst <= 3
+    assert ratio.worst <= 0.1
+
+
+def test_start(pair: Lab, figures: Figures) -> None:
+    started = figures.add(
+        "all machines from nothing to a ready pair", "s", *figures.started, goal="at most 120 s"
+    )
+    assert pair.active()
+    assert started.worst <= 120
+
+
+def test_handover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
+    gaps = []
+    with typing(pair) as session:
+        for _ in rounds(5, 20):
+            giver, taker = pair.active(), pair.standby()
+            with flows.udp(pair.hosts["inside"], pair.hosts["outside"].address) as probe:
+                giver.succeed("appliance-handover")
+                pair.wait_active(taker)
+                moves(probe, 100)
+                gaps.append(probe.stop().longest_stall * MILLISECONDS)
+            pair.wait_ready()
+        report = session.stop()
+    gap = figures.add("gap at a planned handover", "ms", *gaps, goal="median at most 50 ms")
+    assert report.survived, "a session was lost"
+    assert gap.median <= 50
+
+
+def test_power_loss(pair: Lab, figures: Figures, rounds: Rounds) -> None:
+    """Ours, and the same pair with keepalived's usual configuration, in the same run."""
+    ours = [gap_at_power_loss(pair) for _ in rounds(3, 10)]
+    usual = [gap_at_power_loss(pair, as_usual) for _ in rounds(2, 10)]
+    gap = figures.add(
+        "gap at power loss, adverts each 100 ms", "ms", *ours, goal="median 400 ms, worst 1 s"
+    )
+    other = figures.add("gap at power loss, usual VRRPv2, adverts each 1 s", "ms", *usual, goal="")
+    ratio = figures.add(
+        "usual gap, in our gaps (medians)", "", other.median / gap.median, goal="at least 6"
+    )
+    assert gap.median <= 4 * ADVERT
+    assert gap.worst < MILLISECONDS
+    assert ratio.median >= 6
+
+
+def gap_at_power_loss(pair: Lab, configure: Callable[[Appliance], None] | None = None) -> float:
+    """Milliseconds without an answer to a UDP probe each 5 ms, when the active node loses power."""
+    settle(pair)
+    if configure:
+        for node in (pair.standby(), pair.active()):
+            configure(node)
+        until(lambda: pair.trouble() is None, 60, "the pair to settle")
+    with flows.udp(pair.hosts["inside"], pair.hosts["outside"].address) as probe:
+        moves(probe, 100)
+        lost, heir = pair.active(), pair.standby()
+        lost.kill()
+        pair.wait_active(heir)
+        moves(probe, 100)
+        return probe.stop().longest_stall * MILLISECONDS
+
+
+def as_usual(node: Appliance) -> None:
+    """VRRPv2 with an advertisement each second: what keepalived does when not told otherwise."""
+    node.succeed(
+        f"sed -i 's/vrrp_version 3/vrrp_version 2/; s/advert_int .*/advert_int 1/' {KEEPALIVED} && "
+        f"grep -q 'vrrp_version 2' {KEEPALIVED} && systemctl restart keepalived"
+    )

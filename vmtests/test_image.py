@@ -1,0 +1,60 @@
+"""What boots is what ships: sealed, closed but for what the site opens, the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from appliance.lab.node import Appliance
+from appliance.lab.pair import Lab
+
+
+def test_the_image_is_the_one_that_was_built_byte_for_byte(pair: Lab) -> None:
+    manifest = json.loads((pair.image.parent / "manifest.json").read_text())
+    assert manifest["files"][pair.image.name]["sha256"] == pair.image_digest()
+    print(f"sha256 of the tested image: {pair.image_digest()}")
+
+
+def test_no_unit_has_failed_and_the_boot_is_good(pair: Lab) -> None:
+    for node in pair.nodes.values():
+        assert node.succeed("systemctl --failed --plain --no-legend").strip() == ""
+        node.wait_until('test "$(/usr/lib/systemd/systemd-bless-boot status)" = good', 60)
+
+
+def test_nothing_listens_beyond_what_the_site_opens(pair: Lab) -> None:
+    for node in pair.nodes.values():
+        own = {n.own(node.name, 4).ip.exploded for n in pair.plan.networks.values()}
+        sockets = [line.split() for line in node.succeed("ss -Htuln").splitlines()]
+        heard = {(s[0], *s[4].rsplit(":", 1)) for s in sockets}
+        assert {port for _, _, port in heard} == {"22", "3780"}, heard
+        assert {address for _, address, _ in heard} <= own, heard
+        assert ("tcp", "192.168.1.1", "22") not in heard  # SSH is not opened on outside
+
+
+def test_nobody_has_a_password(pair: Lab) -> None:
+    shadow = pair.active().succeed("cat /etc/shadow").splitlines()
+    assert len(shadow) > 1
+    assert all(re.match(r"[^:]+:[!*]", line) for line in shadow)
+
+
+def test_the_root_is_sealed_and_state_is_kept_apart(pair: Lab) -> None:
+    node = pair.active()
+    assert "verified" in node.succeed("veritysetup status root")
+    assert node.succeed("findmnt -no FSTYPE /var").strip() == "ext4"
+    slots = node.succeed("lsblk -nro PARTLABEL,PARTTYPENAME /dev/vda")
+    assert slots.count("Root") >= 4, slots  # A and B, each with its hash tree
+    assert "_empty" in slots
+
+
+def host_key(node: Appliance) -> str:
+    return node.succeed("cat /var/lib/appliance/ssh/ssh_host_ed25519_key.pub")
+
+
+def test_a_node_keeps_its_host_key_over_reboots_and_makes_its_own(pair: Lab) -> None:
+    node = pair.standby()
+    key = host_key(node)
+    node.kill()
+    node.start()
+    pair.wait_ready(timeout=300)
+    assert host_key(node) == key
+    assert host_key(pair.active()) != key
