@@ -146,9 +146,11 @@ def _refused(view: View, limit: nft.Limit) -> Chain:
 def _input(view: View, known: Chain, refused: Chain) -> Chain:
     lines: list[Line] = [
         nft.rule(nft.loopback(), nft.accept()),
+        *(_vrrp(view, view.plan.pair, refused) if view.plan.pair else []),
+        nft.Remark("Connections."),
         nft.rule(nft.jump(known)),
         *_neighbour_discovery(view),
-        *(_peer(view, view.plan.pair) if view.plan.pair else []),
+        *(_state(view, view.plan.pair) if view.plan.pair else []),
         *_ssh(view),
         *_site(view, [rule for rule in view.plan.rules if rule.to_self]),
         nft.Remark("Whatever is left."),
@@ -202,13 +204,21 @@ def _neighbour_discovery(view: View) -> Iterator[Line]:
         yield nft.rule(nft.iifname(*links), once, listeners, nft.accept())
 
 
-def _peer(view: View, pair: Pair) -> Iterator[Line]:
-    """VRRP and the state channel, between the nodes' own addresses and nowhere else."""
-    yield nft.Remark("The peer: VRRP, and its connections' state.")
+def _vrrp(view: View, pair: Pair, refused: Chain) -> Iterator[Line]:
+    """Between the nodes' own addresses, on the link (255 hops left), and in no other way: this
+    comes before connection tracking has a say, which looks at addresses only.
+    """
+    yield nft.Remark("The peer's adverts.")
     for router in pair.routers:
         ends = addresses.router(view.plan, view.node, router)
         hops = nft.hops_left(Family.of(ends.own), 255)
-        yield _between(ends, nft.l4proto(VRRP), hops, words="VRRP")
+        yield _between(ends, nft.l4proto(VRRP), hops, words=f"VRRP on {router.network}")
+    yield nft.rule(nft.l4proto(VRRP), nft.count_as(REFUSED_INPUT), nft.goto(refused))
+
+
+def _state(view: View, pair: Pair) -> Iterator[Line]:
+    """The peer's connections, on the sync network."""
+    yield nft.Remark("The peer's state.")
     ends = addresses.sync_ends(view.plan, view.node, pair)
     yield _between(ends, nft.dport("udp", [(SYNC_PORT, SYNC_PORT)]), words="conntrackd")
 

@@ -19,7 +19,9 @@ def rendered(name: str) -> FileTree:
 def flat(tree: FileTree) -> dict[str, str]:
     """Every file's text by `<node>/<path>`."""
     return {
-        f"{node}/{path}": file.content for node, files in tree.items() for path, file in files.items()
+        f"{node}/{path}": file.content
+        for node, files in tree.items()
+        for path, file in files.items()
     }
 
 
