@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.node import config as configuration
-from appliance.node import driver, netlink, statefile
+from appliance.node import driver, kernel, netlink, statefile
 from appliance.node.config import Config
 from appliance.node.conntrackd import Conntrackd, NoAnswerError, Request, Stats
 from appliance.node.driver import HEAL, REJOIN, TAKE_OVER, Done
@@ -33,6 +33,7 @@ _ASK_AFTER_S = 2.0  # a new standby lets the new active node finish its commit f
 _ASK_EVERY_S = 5.0
 _PEER_SILENT_S = 5.0  # conntrackd speaks each second
 _HANDOVER_HOLD_S = 10.0
+_FORGET_LIMIT_S = 0.1  # a tick; what is left goes in the next ones
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class Agent:
     _next_look: float = 0.0
     _heard: tuple[float, int] = (0.0, -1)
     _handover_seen: float | None = None
+    _stale: bool = False  # whether we hold what we knew as the active node
 
     def __post_init__(self) -> None:
         now = self.world.monotonic()
@@ -121,13 +123,12 @@ class Agent:
         now = self.world.monotonic()
         self._since = (now, self.world.wall())
         if done is None:
-            # What we were told to do as the active node is void; the cache of a standby is filled
-            # by its peer. The kernel's table stays: `-t` of the shipped script empties it some
-            # seconds later, be this node active again by then or not.
+            # Nothing is flushed now: the peer may not have all of it yet (see _forget). What was
+            # owed as the active node is void.
             self._owed, self._next_ask = (), now + _ASK_AFTER_S
             log.info("%s -> %s (%s)", before, role, why)
             return
-        self._next_ask = float("inf")
+        self._next_ask, self._stale = float("inf"), True
         if self.verdict is None:
             self._pass(Verdict(Outcome.ACTIVE, 0.0, 0))
         self.takeover = {"wall": self._since[1], "ms": round(done.first_ms, 2), "why": why}
@@ -218,6 +219,31 @@ class Agent:
             self._next_ask = now + _ASK_EVERY_S
             if not self.stats.external:
                 self._ask_peer()
+        if self._stale and self._peer_is_active(now):
+            self._forget()
+
+    def _peer_is_active(self, now: float) -> bool:
+        """Beyond doubt: not in FAULT (both nodes may be cut off), and its table comes to us."""
+        calm = self.role is Role.BACKUP and now - self._since[0] >= self.config.forget_s
+        return calm and "peer" not in self.alarms and bool(self.stats and self.stats.external)
+
+    def _forget(self) -> None:
+        """Drop what we knew as the active node: else the dead of meanwhile come back with us.
+
+        The script shipped with conntrack-tools has `-t` for this: it empties the kernel's table in
+        a child process some seconds later, even if by then this node is active again. We do it in
+        turn with the events: nothing can be committed meanwhile, and any news stops it.
+        """
+        try:
+            # First: else each deletion is sent to the peer, as the end of a connection.
+            self.conntrackd.ask(Request.FLUSH_INTERNAL)
+            own = self.world.addresses()
+            gone = kernel.forget(own, lambda: self._superseded(self.role), _FORGET_LIMIT_S)
+        except (NoAnswerError, OSError) as error:
+            log.error("cannot forget old connections: %s", error)
+            return
+        self._stale = gone > 0
+        log.info("forgot %d connections of the time as the active node", gone)
 
     def _ask_peer(self) -> None:
         try:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,7 @@ class Node:
         program.kill()
         program.wait()
 
-    def boot(self, *, conntrackd: bool = True, keepalived: bool = True) -> None:
+    def boot(self, *, conntrackd: bool = True) -> None:
         """From nothing, in the order that systemd keeps."""
         for name in ("run/appliance", "run/conntrackd"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -125,9 +126,8 @@ class Node:
         if conntrackd:
             self.start_conntrackd()
         self.start_agent()
-        if keepalived:
-            self.await_ready()
-            self.start_keepalived()
+        wait_for(f"{self.name}: gate", lambda: self.state().get("gate"), 20)
+        self.start_keepalived()
 
     def _plug_in(self) -> None:
         ip("netns", "add", self.namespace)
@@ -149,9 +149,6 @@ class Node:
             *("agent", "env", f"PYTHONPATH={CLONE}", "python3", "-m", "appliance.node.agent"),
             self.folder / "etc/appliance/agent.json",
         )
-
-    def await_ready(self) -> None:
-        wait_for(f"{self.name}: gate", lambda: self.state().get("gate"), 20)
 
     def start_keepalived(self) -> None:
         """Debian's keepalived wants a file of its package's /etc, or one beside its own name."""
@@ -239,6 +236,12 @@ class Lab:
     def socket(self, host: str, kind: socket.SocketKind) -> socket.socket:
         with inside(self.namespace(host)):
             return socket.socket(socket.AF_INET, kind)
+
+    def boot(self, *, conntrackd: bool = True) -> None:
+        """Boot what is not up, at the same time."""
+        down = [node for node in self.nodes.values() if not node.programs]
+        with ThreadPoolExecutor() as at_once:
+            list(at_once.map(lambda node: node.boot(conntrackd=conntrackd), down))
 
     def active(self) -> list[str]:
         return [name for name, node in self.nodes.items() if node.role() == "MASTER"]

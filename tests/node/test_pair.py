@@ -24,9 +24,7 @@ def udp(lab: Lab) -> Flow:
 @pytest.fixture
 def pair(lab: Lab) -> Lab:
     """Both nodes up, one active, the other with a heard peer; whatever an earlier test left."""
-    for node in lab.nodes.values():
-        if not node.programs:
-            node.boot()
+    lab.boot()
     wait_for("one active node", lambda: len(lab.active()) == 1)
     await_standby(standby(lab))
     return lab
@@ -95,6 +93,23 @@ def test_a_planned_handover_is_hardly_noticed(pair: Lab) -> None:
     assert median(probe_stall for probe_stall, _ in stalls) < 0.05
 
 
+def test_a_standby_forgets_what_it_knew_and_no_session_notices(pair: Lab) -> None:
+    old, new = active(pair), standby(pair)
+    with tcp(pair, 7004) as session:
+        await_copy(new)
+        assert "dport=7004" in old.run("conntrack", "-L")
+        assert old.hand_over().returncode == 0
+        wait_for("old one forgets", lambda: "dport=7004" not in old.run("conntrack", "-L"))
+        assert "dport=7004" in old.run(*conntrackd(old, "-e"))
+        assert "sport=3780" in old.run("conntrack", "-L"), "its own connections stay"
+        assert "dport=7004" in new.run("conntrack", "-L")
+        assert session.alive(1)
+        assert new.hand_over().returncode == 0
+        wait_for("back again", lambda: old.role() == "MASTER")
+        assert session.alive(1)
+        assert session.broken is None
+
+
 def test_a_standby_cannot_hand_over(pair: Lab) -> None:
     done = standby(pair).hand_over()
     assert done.returncode == 1
@@ -103,7 +118,10 @@ def test_a_standby_cannot_hand_over(pair: Lab) -> None:
 
 def test_connections_opened_while_conntrackd_was_dead_reach_the_peer(pair: Lab) -> None:
     node = active(pair)
-    node.kill("conntrackd")
+    with tcp(pair) as before:
+        assert before.alive(2)
+        await_copy(standby(pair))  # with an entry there, the standby does not ask by itself
+        node.kill("conntrackd")
     with tcp(pair, 7002) as session:
         assert session.alive(2)
         node.start_conntrackd()
@@ -171,9 +189,9 @@ class TestWithoutConntrackd:
         for node in lab.nodes.values():
             if node.programs:
                 node.lose_power()
-        for node in lab.nodes.values():
-            node.boot(conntrackd=False)
+        lab.boot(conntrackd=False)
         wait_for("one active node", lambda: len(lab.active()) == 1)
+        await_standby(standby(lab))
         assert active(lab).state()["gate"]["outcome"].startswith("conntrackd does not answer")
         with tcp(lab) as session:
             assert session.alive(2)

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from fake import FakeConntrackd
+
+from appliance.node import agent as agent_module
+from appliance.node import conntrackd as conntrackd_module
+from appliance.node import kernel, statefile
+from appliance.node.agent import Agent, World
+from appliance.node.config import Address, Config, parse
+from appliance.node.conntrackd import Request
+from appliance.node.driver import HEAL, REJOIN, TAKE_OVER
+from appliance.node.notify import notify
+
+VIRTUAL = ip_address("192.0.2.100")
+
+
+@dataclass
+class Bench:
+    """An agent with a clock that only the test moves."""
+
+    folder: Path
+    now: float = 1000.0
+    here: set[Address] = field(default_factory=set)
+    notified: list[str] = field(default_factory=list)
+
+    @property
+    def config(self) -> Config:
+        return Config(
+            virtual=(VIRTUAL,),
+            sync_interface="sync",
+            fifo=self.folder / "fifo",
+            control=self.folder / "control",
+            state=self.folder / "state.json",
+            handover=self.folder / "handover",
+        )
+
+    def agent(self) -> Agent:
+        world = World(lambda: self.now, lambda: 5.0, lambda: frozenset(self.here), lambda _: True)
+        return Agent(self.config, world)
+
+    def say(self, *roles: str) -> None:
+        lines = "".join(f'GROUP "appliance" {role} 0\n' for role in roles)
+        with (self.folder / "fifo").open("a") as fifo:
+            fifo.write(lines)
+
+    def turn(self, agent: Agent, seconds: float = 1.0) -> None:
+        """Let time pass, with the peer speaking each second."""
+        self.now += seconds
+        agent.step()
+
+    def state(self) -> dict[str, object]:
+        return statefile.read(self.folder / "state.json")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    bench = Bench(tmp_path)
+    monkeypatch.setattr(agent_module, "notify", lambda *lines: bench.notified.extend(lines))
+    (tmp_path / "handover").write_text("0\n")
+    return bench
+
+
+@pytest.fixture
+def daemon(bench: Bench) -> Iterator[FakeConntrackd]:
+    with FakeConntrackd(bench.config.control) as daemon:
+        yield daemon
+
+
+def test_commit_comes_first_and_the_state_tells_of_it(bench: Bench, daemon: FakeConntrackd) -> None:
+    agent = bench.agent()
+    bench.say("BACKUP", "MASTER")
+    agent.step()
+    assert daemon.commands()[:4] == list(TAKE_OVER)
+    assert daemon.asked[0] is Request.COMMIT
+    state = bench.state()
+    assert state["role"] == "MASTER"
+    assert state["takeover"]["ms"] < 1000  # type: ignore[index]
+
+
+def test_events_that_came_too_late_to_matter_are_skipped(
+    bench: Bench, daemon: FakeConntrackd
+) -> None:
+    agent = bench.agent()
+    bench.say("MASTER", "BACKUP", "MASTER", "FAULT", "BACKUP")
+    agent.step()
+    assert Request.COMMIT not in daemon.asked
+    assert bench.state()["role"] == "BACKUP"
+
+
+def test_a_takeover_that_is_revoked_stops_after_the_request_in_hand(
+    bench: Bench, daemon: FakeConntrackd
+) -> None:
+    agent = bench.agent()
+    daemon.on = lambda request: bench.say("BACKUP") if request is Request.COMMIT else None
+    bench.say("MASTER")
+    agent.step()
+    assert daemon.commands() == [Request.COMMIT]
+    assert bench.state()["role"] == "BACKUP"
+    assert bench.state()["owed"] == []
+
+
+def test_a_short_absence_takes_what_the_peer_accepted(bench: Bench, daemon: FakeConntrackd) -> None:
+    agent = bench.agent()
+    bench.say("MASTER")
+    agent.step()
+    daemon.asked.clear()
+    bench.say("BACKUP", "MASTER")
+    agent.step()
+    assert daemon.commands() == list(HEAL)
+
+
+def test_ready_is_said_once_and_not_before_the_gate(bench: Bench, daemon: FakeConntrackd) -> None:
+    agent = bench.agent()
+    for _ in range(25):
+        bench.turn(agent, 0.1)
+    assert "READY=1" not in bench.notified
+    for _ in range(20):
+        bench.turn(agent, 0.1)
+    assert bench.notified.count("READY=1") == 1
+
+
+def test_a_restarted_agent_on_the_active_node_is_ready_at_once(
+    bench: Bench, daemon: FakeConntrackd
+) -> None:
+    bench.here.add(VIRTUAL)
+    bench.agent()
+    assert daemon.commands() == list(TAKE_OVER)
+    assert "READY=1" in bench.notified
+
+
+def test_a_takeover_without_conntrackd_is_made_up_for(bench: Bench) -> None:
+    agent = bench.agent()
+    bench.say("MASTER")
+    agent.step()
+    assert bench.state()["owed"] == [request.name for request in TAKE_OVER]
+    assert "conntrackd" in agent.alarms
+    with FakeConntrackd(bench.config.control) as daemon:
+        bench.turn(agent)
+    assert daemon.commands() == list(TAKE_OVER)
+    assert agent.alarms == {}
+
+
+def test_a_restarted_conntrackd_sends_all_again(bench: Bench, daemon: FakeConntrackd) -> None:
+    agent = bench.agent()
+    bench.say("MASTER")
+    agent.step()
+    daemon.path.rename(daemon.path.with_name("old"))
+    with FakeConntrackd(bench.config.control) as fresh:
+        bench.turn(agent)
+        assert fresh.commands() == list(REJOIN)
+        bench.turn(agent)
+        assert fresh.commands() == list(REJOIN)
+        daemon.path.with_name("old").rename(daemon.path.with_name("spare"))
+    daemon.path.with_name("spare").rename(daemon.path)
+
+
+def test_a_standby_without_entries_asks_and_one_with_entries_does_not(
+    bench: Bench, daemon: FakeConntrackd
+) -> None:
+    agent = bench.agent()
+    bench.say("BACKUP")
+    for _ in range(12):
+        daemon.received += 1
+        bench.turn(agent)
+    empty = daemon.commands().count(Request.ASK)
+    daemon.external = 7
+    for _ in range(12):
+        bench.turn(agent)
+    assert empty >= 2
+    assert daemon.commands().count(Request.ASK) == empty
+
+
+def test_a_hung_conntrackd_costs_the_time_limit_and_no_more(
+    bench: Bench, daemon: FakeConntrackd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conntrackd_module, "_LIMIT", {})
+    monkeypatch.setattr(conntrackd_module, "_LIMIT_ELSE", 0.05)
+    agent = bench.agent()
+    daemon.hang = True
+    bench.say("MASTER")
+    agent.step()
+    assert bench.state()["role"] == "MASTER"
+    assert agent.alarms["conntrackd"].startswith("conntrackd: no answer to")
+    assert "WATCHDOG=1" in bench.notified
+
+
+def test_the_watchdog_hears_of_each_round_of_housekeeping_and_of_nothing_else(
+    bench: Bench, daemon: FakeConntrackd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = bench.agent()
+    agent.step()
+    assert bench.notified.count("WATCHDOG=1") == 1
+    agent.step()
+    assert bench.notified.count("WATCHDOG=1") == 1
+    monkeypatch.setattr(agent, "conntrackd", None)
+    with pytest.raises(AttributeError):
+        bench.turn(agent)
+    assert bench.notified.count("WATCHDOG=1") == 1
+
+
+def test_a_standby_forgets_only_when_the_peer_is_active_beyond_doubt(
+    bench: Bench, daemon: FakeConntrackd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = [1, 0]
+    monkeypatch.setattr(kernel, "forget", lambda *_: rounds.pop(0))
+    agent = bench.agent()
+
+    def wait(*roles: str, external: int) -> int:
+        daemon.asked.clear()
+        daemon.external = external
+        bench.say(*roles)
+        for _ in range(30):
+            daemon.received += 1
+            bench.turn(agent)
+        return daemon.asked.count(Request.FLUSH_INTERNAL)
+
+    assert wait("MASTER", external=5) == 0
+    assert wait("FAULT", external=5) == 0
+    assert wait("BACKUP", external=0) == 0
+    assert wait("BACKUP", external=5) == 2
+    assert wait("BACKUP", external=5) == 0
+
+
+def test_the_sync_link_that_fell_silent_is_an_alarm(bench: Bench, daemon: FakeConntrackd) -> None:
+    agent = bench.agent()
+    bench.say("MASTER")
+    for _ in range(7):
+        bench.turn(agent)
+    assert "peer" in agent.alarms
+    daemon.received += 1
+    bench.turn(agent)
+    assert "peer" not in agent.alarms
+
+
+def test_a_handover_left_behind_is_ended(bench: Bench, daemon: FakeConntrackd) -> None:
+    agent = bench.agent()
+    agent.step()
+    bench.config.handover.write_text("1\n")
+    for _ in range(9):
+        bench.turn(agent)
+    assert bench.config.handover.read_text() == "1\n"
+    for _ in range(3):
+        bench.turn(agent)
+    assert bench.config.handover.read_text() == "0\n"
+
+
+def test_a_reader_never_sees_a_part_of_the_state(tmp_path: Path) -> None:
+    path, torn = tmp_path / "state.json", []
+    statefile.write(path, {"n": 0})
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                statefile.read(path)
+            except (json.JSONDecodeError, FileNotFoundError) as error:
+                torn.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(500):
+        statefile.write(path, {"n": number, "filling": "x" * (number * 37 % 9000)})
+    done.set()
+    reader.join()
+    assert torn == []
+    assert os.listdir(tmp_path) == ["state.json"]
+
+
+def test_notify_reaches_the_manager_and_never_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    notify("READY=1", "STATUS=well")
+    assert manager.recv(100) == b"READY=1\nSTATUS=well"
+    for _ in range(2000):  # more than its queue holds
+        notify("WATCHDOG=1")
+    manager.close()
+    with suppress(FileNotFoundError):
+        (tmp_path / "notify").unlink()
+    notify("WATCHDOG=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"virtual": []}', "missing keys ['sync_interface']"),
+        ('{"virtual": [], "sync_interface": "a", "gate": 1}', "unknown keys ['gate']"),
+        ('{"virtual": ["x"], "sync_interface": "a"}', "'x' does not appear to be"),
+    ],
+)
+def test_a_wrong_configuration_says_what_is_wrong(text: str, what: str) -> None:
+    with pytest.raises(ValueError, match=what.replace("[", r"\[").replace("]", r"\]")):
+        parse(text)
