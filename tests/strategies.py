@@ -263,7 +263,7 @@ class Site:
         networks = st.lists(st.sampled_from(self.networks), unique=True)
         from_ = self.draw(networks)
         tree: Tree = {"from": self.short(from_)}
-        if self.maybe("keys"):
+        if from_ and self.maybe("keys"):
             tree["keys"] = self.short(self.draw(st.lists(keys(), unique=True, max_size=2)))
         return tree
 

@@ -14,7 +14,9 @@ from appliance.site import load
 
 
 def check(
-    site: Annotated[Path, typer.Argument(help="The site file (YAML).", show_default=False)],
+    site: Annotated[
+        Path, typer.Argument(metavar="SITE", help="The site file (YAML).", show_default=False)
+    ],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON document.")
     ] = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from appliance.plan.addressing import is_host, link_local
 from appliance.plan.model import (
@@ -25,9 +25,6 @@ from appliance.site.schema import Rule as StatedRule
 from appliance.site.values import ANY, SELF, Target
 from appliance.site.words import meant, quote
 
-# Where a network tells which addresses the appliance holds.
-HOLDING = ("addresses", "aliases", "virtual")
-
 
 class Filtering:
     """Resolves what names networks and services."""
@@ -38,6 +35,12 @@ class Filtering:
         self._faults = faults
         self._names = faults.names("networks")
         self._catalogue = Catalogue(site, faults)
+        self._pair = len(faults.names("nodes")) > 1
+        self._virtual = {a.ip for network in networks.values() for a in network.virtual}
+        self._owners = dict(_owned(networks.values()))
+        self._on_link = {p: name for name, n in networks.items() for p in n.prefixes()}
+        # Only where all of it was understood does it say which addresses the appliance lacks.
+        self._all_held = faults.networks_intact("addresses", "aliases", "virtual")
 
     def rules(self) -> tuple[Rule, ...]:
         """The firewall rules in their order."""
@@ -156,7 +159,7 @@ class Filtering:
         self._check_receives(target.address, at)
         services = self._services(stated, loc)
         if target.port is not None and self._faults.intact(*loc):
-            self._check_ports(services, at)
+            self._check_ports(stated, services, at)
         return DestinationNat(
             from_=self._from(stated.from_, loc),
             source=stated.source,
@@ -167,8 +170,9 @@ class Filtering:
             origin=self._faults.origin(loc),
         )
 
-    def _check_ports(self, services: Services, loc: Loc) -> None:
-        if not services or not all(s.protocol in (Protocol.TCP, Protocol.UDP) for s in services):
+    def _check_ports(self, stated: Nat, services: Services, loc: Loc) -> None:
+        with_ports = all(s.protocol in (Protocol.TCP, Protocol.UDP) for s in services)
+        if not stated.service or not with_ports:
             what = "a port to rewrite to needs a tcp or udp service"
             self._faults.add(loc, what, "give 'service', such as tcp/80")
 
@@ -177,56 +181,35 @@ class Filtering:
 
         An address on no link of ours may be routed to the appliance: its operator knows.
         """
-        pair = len(self._faults.names("nodes")) > 1
-        owner = self._owner(address)
+        owner = self._owners.get(address)
         if link_local(address):
             self._faults.add(loc, f"{address} is a link-local address: no answer would come back")
-        elif address in self._virtual() or not self._faults.networks_intact(*HOLDING):
+        elif address in self._virtual or not self._all_held:
             return
-        elif owner and pair:
+        elif owner and self._pair:
             what = f"{address} belongs to node {quote(owner)} alone: connections would die with it"
             self._faults.add(loc, what, "use a virtual address")
-        elif not owner and (network := self._on_link(address)):
-            kind = "virtual" if pair else "aliases"
+        elif not owner and (around := self._around(address)):
+            kind = "virtual" if self._pair else "aliases"
             what = f"the appliance does not hold {address}, so nothing answers for it"
-            self._faults.add(loc, what, f"add it to '{kind}' of network {quote(network)}")
+            network = quote(self._on_link[around[0]])
+            self._faults.add(loc, what, f"add it to '{kind}' of network {network}")
 
     def _check_receives(self, address: Address, loc: Loc) -> None:
-        owner = self._owner(address)
-        network = self._on_link(address)
+        owner = self._owners.get(address)
         if link_local(address):
             what = f"{address} is a link-local address: nothing tells on which link"
             self._faults.add(loc, what)
-        elif owner and len(self._faults.names("nodes")) > 1:
+        elif owner and self._pair:
             what = f"{address} belongs to node {quote(owner)} alone: the other cannot answer for it"
             self._faults.add(loc, what, "use a virtual address")
-        elif network and not all(
-            is_host(address, p) for p in self._networks[network].prefixes() if _holds(p, address)
-        ):
-            what = f"{address} is no host's address in network {quote(network)}"
-            self._faults.add(loc, what)
+        for prefix in self._around(address):
+            if not is_host(address, prefix):
+                self._faults.add(loc, f"{address} is no host's address in {prefix}")
 
-    def _virtual(self) -> set[Address]:
-        return {a.ip for network in self._networks.values() for a in network.virtual}
-
-    def _owner(self, address: Address) -> str | None:
-        return next((node for node, own in self._held() if own == address), None)
-
-    def _held(self) -> Iterable[tuple[str, Address]]:
-        for network in self._networks.values():
-            for per_node in (network.addresses, network.aliases):
-                for node, some in per_node.items():
-                    yield from ((node, address.ip) for address in some)
-
-    def _on_link(self, address: Address) -> str | None:
-        return next(
-            (
-                name
-                for name, network in self._networks.items()
-                if any(_holds(prefix, address) for prefix in network.prefixes())
-            ),
-            None,
-        )
+    def _around(self, address: Address) -> list[Prefix]:
+        """The prefixes on our links that the address lies in."""
+        return [p for p in self._on_link if p.version == address.version and address in p]
 
     # Expectations
 
@@ -254,11 +237,12 @@ class Filtering:
         )
 
     def _check_sender(self, stated: Expect, loc: Loc) -> None:
-        virtual = {a.ip for network in self._networks.values() for a in network.virtual}
-        if self._owner(stated.source) or stated.source in virtual:
-            self._faults.add(
-                (*loc, "source"), f"{stated.source} is an address of the appliance itself"
-            )
+        for key, end in (("source", stated.source), ("destination", stated.destination)):
+            if link_local(end):
+                self._faults.add((*loc, key), f"{end} is a link-local address: it is never routed")
+        if stated.source in self._owners or stated.source in self._virtual:
+            what = f"{stated.source} is an address of the appliance itself"
+            self._faults.add((*loc, "source"), what)
 
     def _one_packet(self, stated: Expect, loc: Loc) -> Service | None:
         at = (*loc, "service")
@@ -279,8 +263,12 @@ class Filtering:
         return service
 
 
-def _holds(prefix: Prefix, address: Address) -> bool:
-    return prefix.version == address.version and address in prefix
+def _owned(networks: Iterable[Network]) -> Iterator[tuple[Address, str]]:
+    """Every address that belongs to one node alone, with its node."""
+    for network in networks:
+        for per_node in (network.addresses, network.aliases):
+            for node, some in per_node.items():
+                yield from ((address.ip, node) for address in some)
 
 
 def _mixed(one: tuple[str, Prefix | Address], other: tuple[str, Prefix | Address]) -> str:

@@ -127,4 +127,8 @@ def _ssh(site: Site, filtering: Filtering, faults: Faults) -> Ssh | None:
     for i, key in enumerate(stated.keys_):
         if key.split()[1] in {other.split()[1] for other in stated.keys_[:i]}:
             faults.add((*loc, "keys", i), "this key is given twice")
+    if stated.keys_ and not stated.from_ and faults.intact(*loc):
+        faults.add(
+            loc, "SSH has keys, but is opened on no network", "name one under 'from'", key=True
+        )
     return Ssh(stated.from_, stated.keys_) if stated.from_ else None

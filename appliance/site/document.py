@@ -61,9 +61,7 @@ class Document:
         """Where `loc` stands, or else the nearest thing around it that the file has."""
         if key and loc in self.keys:
             return self.keys[loc]
-        while loc and loc not in self.values:
-            loc = loc[:-1]
-        return self.values.get(loc, Origin(1, 1))
+        return self.values.get(self.existing(loc), Origin(1, 1))
 
     def existing(self, loc: Loc) -> Loc:
         """The longest beginning of `loc` that the file has."""
@@ -175,9 +173,8 @@ class _Reader:
         while isinstance(event := next(events), DocumentEndEvent):
             pass
         if isinstance(event, yaml.DocumentStartEvent):
-            raise _StopError(
-                Fault(_start(event), "a second document begins here: a file is one site")
-            )
+            what = "a second document begins here: a file is one site"
+            raise _StopError(Fault(_start(event), what))
         if data is None:
             raise _StopError(Fault(Origin(1, 1), "the file is empty"))
         return Document(data, self.keys, self.values)
@@ -198,17 +195,14 @@ class _Reader:
         while not isinstance(event := next(events), MappingEndEvent):
             start = _start(event)
             name = self._key(event, start)
-            again = name in found
-            if again:
-                first = self.keys[*loc, name]
-                self.faults.append(
-                    Fault(start, f"key {quote(name)} is given twice", f"first in line {first.line}")
-                )
-                # Read the value all the same, for its own faults, in a place of its own.
+            if name in found:
+                hint = f"first in line {self.keys[*loc, name].line}"
+                self.faults.append(Fault(start, f"key {quote(name)} is given twice", hint))
+                # The second value is read for its own faults only, and in a place of its own.
                 self.value(next(events), events, (*loc, f"{name} (again)"))
-                continue
-            self.keys[*loc, name] = start
-            found[name] = self.value(next(events), events, (*loc, name))
+            else:
+                self.keys[*loc, name] = start
+                found[name] = self.value(next(events), events, (*loc, name))
         return found
 
     def _sequence(self, events: Iterator[Event], loc: Loc) -> Value:
@@ -220,9 +214,8 @@ class _Reader:
     def _key(self, event: Event, start: Origin) -> str:
         self._refuse_properties(event)
         if not isinstance(event, ScalarEvent):
-            raise _StopError(
-                Fault(start, "a key must be a plain word", "quote text that begins with [ or {")
-            )
+            hint = "quote text that begins with [ or {"
+            raise _StopError(Fault(start, "a key must be a plain word", hint))
         return self._scalar(event) or ""
 
     def _scalar(self, event: Event) -> str | None:

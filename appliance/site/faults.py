@@ -17,11 +17,12 @@ class Faults:
         self.file = file
         self.whole = document
         self.document = document
-        self._found = dict.fromkeys(before)
+        self._found = {(fault.origin, fault.what): fault for fault in before}
 
     def add(self, loc: Loc, what: str, hint: str | None = None, *, key: bool = False) -> None:
         """Note a mistake at `loc`; `key` points at the key instead of its value."""
-        self._found.setdefault(Fault(self.document.origin(loc, key=key), what, hint))
+        fault = Fault(self.document.origin(loc, key=key), what, hint)
+        self._found.setdefault((fault.origin, what), fault)
 
     def origin(self, loc: Loc) -> Origin:
         """Where `loc` stands in the file."""
@@ -51,7 +52,7 @@ class Faults:
     def raise_any(self) -> None:
         """SiteError with every mistake, if there is one."""
         if self._found:
-            raise site_error(self.file, list(self._found))
+            raise site_error(self.file, list(self._found.values()))
 
 
 def site_error(file: Path, faults: Sequence[Fault]) -> SiteError:

@@ -16,6 +16,18 @@ from appliance.site.keys import PublicKey
 from appliance.site.scalars import Many, Maybe, Some, found, refuse
 
 
+def _mapping_or_blank(value: object) -> object:
+    return {} if value is None else value
+
+
+def _list_or_blank(value: object) -> object:
+    return [] if value is None else value
+
+
+BlankMapping = BeforeValidator(_mapping_or_blank)
+BlankList = BeforeValidator(_list_or_blank)
+
+
 class Closed(BaseModel):
     """A mapping with known keys only."""
 
@@ -25,24 +37,12 @@ class Closed(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _blank_is_empty(cls, value: object) -> object:
-        return {} if value is None else value
+        return _mapping_or_blank(value)
 
     @classmethod
     def keys(cls) -> dict[str, Any]:
         """The keys as they stand in the file, with the type of each."""
         return {f.alias or name: f.annotation for name, f in cls.model_fields.items()}
-
-
-def _blank_mapping(value: object) -> object:
-    return {} if value is None else value
-
-
-def _blank_list(value: object) -> object:
-    return [] if value is None else value
-
-
-BlankMapping = BeforeValidator(_blank_mapping)
-BlankList = BeforeValidator(_blank_list)
 
 
 class Node(Closed):
@@ -93,7 +93,7 @@ class _Matching(Closed):
     @model_validator(mode="before")
     @classmethod
     def _something(cls, value: object) -> object:
-        if isinstance(value, dict) and not value.keys() & _Matching.keys():
+        if isinstance(value, dict) and value.keys() <= cls.keys().keys() - _Matching.keys():
             raise refuse("this would hold for every packet", "say 'from: any' if that is meant")
         return value
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from appliance.site.document import Loc
+from appliance.site.document import Document, Loc
 from appliance.site.faults import Faults
 from appliance.site.scalars import REFUSED, found
 from appliance.site.schema import Site, mapping_at
@@ -30,7 +30,7 @@ def validate(faults: Faults) -> Site | None:
             return Site.model_validate(faults.document.data)
         except ValidationError as wrong:
             errors = wrong.errors(include_url=False)
-        dropped = {faults.document.existing(_culprit(error)) for error in errors}
+        dropped = {_culprit(error, faults.document) for error in errors}
         # What is amiss after the first round is only missing because we took it out.
         for error in errors if first else ():
             _note(error, faults)
@@ -40,24 +40,27 @@ def validate(faults: Faults) -> Site | None:
         first = False
 
 
-def _loc(error: ErrorDetails) -> Loc:
-    return tuple(step for step in error["loc"] if step != "[key]")
+def _is_about_key(error: ErrorDetails, document: Document) -> bool:
+    """Whether this is about a name: pydantic then adds a step that leads nowhere."""
+    return error["loc"][-1:] == ("[key]",) and error["loc"] not in document.values
 
 
-def _culprit(error: ErrorDetails) -> Loc:
+def _culprit(error: ErrorDetails, document: Document) -> Loc:
     """What to take out: the wrong value, or the mapping that lacks something."""
-    return _loc(error)[:-1] if error["type"] == "missing" else _loc(error)
+    beside = error["type"] == "missing" or _is_about_key(error, document)
+    return document.existing(error["loc"][:-1] if beside else error["loc"])
 
 
 def _note(error: ErrorDetails, faults: Faults) -> None:
-    loc = _loc(error)
+    key = _is_about_key(error, faults.document)
+    loc = error["loc"][:-1] if key else error["loc"]
     if error["type"] == "extra_forbidden":
         _unknown_key(loc, faults)
     elif error["type"] == "missing":
         _missing_key(loc, faults)
     elif error["type"] == REFUSED:
         context = error["ctx"]
-        faults.add(loc, context["what"], context["hint"], key=error["loc"][-1:] == ("[key]",))
+        faults.add(loc, context["what"], context["hint"], key=key)
     else:
         faults.add(loc, f"{_expected(error)}, found {found(error['input'])}")
 

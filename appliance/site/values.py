@@ -43,20 +43,16 @@ def _label(kind: str, longest: int) -> Callable[[str], str]:
     return parse
 
 
-def _network_name(text: str) -> str:
-    if text in (ANY, SELF):
-        raise refuse(f"a network cannot be named {quote(text)}: rules use that word")
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,31}", text):
-        rule = "letters, digits, '-' and '_', a letter first, at most 32"
-        raise refuse(f"{quote(text)} is no network name: {rule}")
-    return text
+def _name(kind: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,31}", text):
+            rule = "letters, digits, '-' and '_', a letter first, at most 32"
+            raise refuse(f"{quote(text)} is no {kind}: {rule}")
+        if text in (ANY, SELF):
+            raise refuse(f"{quote(text)} is no {kind}: rules use that word")
+        return text
 
-
-def _service_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,31}", text):
-        rule = "letters, digits, '-' and '_', a letter first, at most 32"
-        raise refuse(f"{quote(text)} is no service name: {rule}")
-    return text
+    return parse
 
 
 def _interface_name(text: str) -> str:
@@ -76,8 +72,8 @@ def _interface_name(text: str) -> str:
 
 SiteName = Annotated[str, scalar("a site name", _label("site name", 32))]
 NodeName = Annotated[str, scalar("a node name", _label("node name", 63))]
-NetworkName = Annotated[str, scalar("a network name", _network_name)]
-ServiceName = Annotated[str, scalar("a service name", _service_name)]
+NetworkName = Annotated[str, scalar("a network name", _name("network name"))]
+ServiceName = Annotated[str, scalar("a service name", _name("service name"))]
 InterfaceName = Annotated[str, scalar("an interface name", _interface_name)]
 Word = Annotated[str, scalar("a name", str)]
 

@@ -94,8 +94,36 @@ ODD = st.one_of(
     st.dictionaries(st.text(max_size=3), st.none(), max_size=2),
     st.text(max_size=20),
     st.integers(-(10**30), 10**30),
-    st.sampled_from(["any", "self", "@set", "10.0.0.1", "0.0.0.0/0", "::", "fe80::1/64", "ff02::1", "::/0", "255"]),
-    st.sampled_from(["tcp/0", "tcp/1-", "/", "1e9s", "٣/s", "²", "ssh-rsa", "[::1]:5", "1:2", "%d", "{what}", "{0}"]),
+    st.sampled_from(
+        [
+            "any",
+            "self",
+            "@set",
+            "10.0.0.1",
+            "0.0.0.0/0",
+            "::",
+            "fe80::1/64",
+            "ff02::1",
+            "::/0",
+            "255",
+        ]
+    ),
+    st.sampled_from(
+        [
+            "tcp/0",
+            "tcp/1-",
+            "/",
+            "1e9s",
+            "٣/s",
+            "²",
+            "ssh-rsa",
+            "[::1]:5",
+            "1:2",
+            "%d",
+            "{what}",
+            "{0}",
+        ]
+    ),
 )
 
 
@@ -123,7 +151,7 @@ def test_right_sites_with_parts_gone_odd_or_moved(data: st.DataObject) -> None:
             other, where = data.draw(st.sampled_from(list(places(tree))))
             around[step] = yaml.safe_load(yaml.safe_dump(other[where]))
         elif isinstance(around, dict):
-            around[data.draw(st.text(max_size=5))] = around.pop(step)
+            around[data.draw(st.text(max_size=5) | st.just("[key]"))] = around.pop(step)
     answer(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False).encode())
 
 
