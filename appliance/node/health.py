@@ -1,0 +1,72 @@
+"""Tell whether this boot is healthy: `python3 -m appliance.node.health`, exit code 0 or 1.
+
+systemd runs it before boot-complete.target. A trial of a new image that is not healthy is rebooted,
+and the boot loader falls back to the image before it after a few of them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+NODE = Path("etc/appliance/node.json")
+
+# What has to run, and the file that says that this router is to run it.
+UNITS = {
+    "systemd-networkd.service": NODE,
+    "nftables.service": NODE,
+    "appliance-agent.service": Path("etc/appliance/agent.json"),
+    "conntrackd.service": Path("etc/conntrackd/conntrackd.conf"),
+    "keepalived.service": Path("etc/keepalived/keepalived.conf"),
+    "ssh.service": Path("etc/ssh/sshd_config.d/10-appliance.conf"),
+}
+
+# Services that are restarted when they fail get this long to come up, in seconds.
+_PATIENCE_S = 60.0
+_POLL_S = 1.0
+
+
+def problems(root: Path = Path("/")) -> Iterator[str]:
+    """What is wrong with this router at this moment."""
+    if not (root / NODE).is_file():
+        yield "no site: this router does not know which node it is"
+        return
+    for unit in (name for name, file in UNITS.items() if (root / file).is_file()):
+        state = _output("systemctl", "is-active", unit)
+        if state != "active":
+            yield f"{unit} is {state or 'unknown'}"
+    failed = _output("systemctl", "list-units", "--failed", "--plain", "--no-legend")
+    yield from (f"{line.split()[0]} has failed" for line in failed.splitlines())
+    if "chain forward" not in _output("nft", "list", "table", "inet", "appliance"):
+        yield "the firewall is not loaded"
+
+
+def identity(root: Path = Path("/")) -> str:
+    """Node, site and digest of the site file, as one line."""
+    node = json.loads((root / NODE).read_text())
+    return f"{node['node']} of {node['site']} ({node['digest'][:12]})"
+
+
+def main() -> int:
+    """Look until all is well, or patience ends; say which."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while (wrong := list(problems())) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    for each in wrong:
+        print(f"appliance: not healthy: {each}")
+    if not wrong:
+        print(f"appliance: healthy, {identity()}")
+    return 1 if wrong else 0
+
+
+def _output(*argv: str) -> str:
+    """What a program says, whether or not it is content."""
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
