@@ -110,8 +110,14 @@ class Node:
 
     def kill(self, name: str) -> None:
         """The program alone dies, without a chance to say so."""
+        self._end(name, signal.SIGKILL)
+
+    def stop(self, name: str) -> None:
+        self._end(name, signal.SIGTERM)
+
+    def _end(self, name: str, way: signal.Signals) -> None:
         program = self.programs.pop(name)
-        program.kill()
+        program.send_signal(way)
         program.wait()
 
     def boot(self, *, conntrackd: bool = True) -> None:

@@ -174,9 +174,10 @@ def test_a_hung_conntrackd_neither_hangs_the_agent_nor_holds_up_vrrp(pair: Lab) 
     node.programs["conntrackd"].send_signal(signal.SIGSTOP)
     try:
         wait_for("alarm", lambda: "conntrackd" in node.state()["alarms"])
-        node.kill("keepalived")
+        node.stop("keepalived")
+        wait_for("news are heard", lambda: node.role() == "STOP")
         node.start_keepalived()
-        wait_for("still heard", lambda: node.role() == "BACKUP")
+        wait_for("news are heard", lambda: node.role() == "BACKUP")
     finally:
         node.programs["conntrackd"].send_signal(signal.SIGCONT)
     wait_for("alarm over", lambda: "conntrackd" not in node.state()["alarms"])
