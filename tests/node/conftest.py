@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from netns import Lab, laboratory
 
 from appliance.render.site import render
 from appliance.site import load
 from appliance.tools import ToolsTree, ensure
+from tests.node.netns import Lab, laboratory
 
 
 @pytest.fixture(scope="session")

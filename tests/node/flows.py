@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from netns import Lab
+from tests.node.netns import Lab
 
 _NUMBER = struct.Struct("!Q")
 

@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from fake import FakeConntrackd
 
 from appliance.node import agent as agent_module
 from appliance.node import conntrackd as conntrackd_module
@@ -21,6 +20,7 @@ from appliance.node.config import Address, Config, parse
 from appliance.node.conntrackd import Request
 from appliance.node.driver import HEAL, REJOIN, TAKE_OVER
 from appliance.node.notify import notify
+from tests.node.fake import FakeConntrackd
 
 VIRTUAL = ip_address("192.0.2.100")
 

@@ -7,8 +7,9 @@ import socket
 from statistics import median
 
 import pytest
-from flows import Flow
-from netns import Lab, Node, wait_for
+
+from tests.node.flows import Flow
+from tests.node.netns import Lab, Node, wait_for
 
 ROUNDS = 3
 
