@@ -54,6 +54,7 @@ class Machine(Shell):
         self.config = config
         self.links = {nic.network: Link(ground.cables, self, nic.network) for nic in config.nics}
         self.monitor_events: list[str] = []
+        self.frozen = False
         self._ground = ground
         self._image = image
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,10 +108,12 @@ class Machine(Shell):
     def freeze(self) -> None:
         """Stop the processor; the machine holds its memory and its carriers."""
         self.monitor("stop")
+        self.frozen = True
 
     def thaw(self) -> None:
         """Let a frozen machine go on, unaware."""
         self.monitor("cont")
+        self.frozen = False
 
     def wait_control(self, timeout: float) -> None:
         """Wait until commands can be given; HarnessError with the end of the serial log when not
@@ -190,6 +193,7 @@ class Machine(Shell):
         for network in self.links if self._process else ():
             self._ground.cables.unplug(network, self.name)
         self._process = self._monitor = self._control = None
+        self.frozen = False
 
     async def _disconnect(self, client: QMPClient) -> None:
         self._listener.cancel()

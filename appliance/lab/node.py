@@ -18,10 +18,15 @@ STATE_FILE = "/run/appliance/state.json"
 
 
 class Condition(StrEnum):
-    """What a node is at a moment. Mixed: it has some of the virtual addresses, but not all."""
+    """What a node is at a moment.
+
+    Silent: its control agent does not answer (it boots, or hangs). Mixed: it has some of the
+    virtual addresses, but not all.
+    """
 
     OFF = "off"
-    BOOTING = "booting"
+    FROZEN = "frozen"
+    SILENT = "silent"
     STANDBY = "standby"
     MIXED = "mixed"
     ACTIVE = "active"
@@ -62,10 +67,12 @@ class Appliance(Machine):
         """What it is now. The node of a site without a pair is active once it is up."""
         if not self.running:
             return Condition.OFF
+        if self.frozen:
+            return Condition.FROZEN
         try:
             here = self.addresses() & self._virtual
-        except HarnessError:
-            return Condition.BOOTING
+        except (HarnessError, LabAssertion):
+            return Condition.SILENT
         if here == self._virtual:
             return Condition.ACTIVE
         return Condition.MIXED if here else Condition.STANDBY

@@ -36,7 +36,8 @@ class Lab:
     """All machines of a site. Entering its `with` block powers everything on, leaving it ends it.
 
     `image` is only read: each node runs on a copy-on-write layer in `workdir`, which also gets logs
-    and captures. `key` is a public key that may log in to the nodes as root.
+    and captures. `hosts` are those around the appliance by name: a network's first bears the
+    network's own. `started` is when the power came on (monotonic clock). `key` is a public key that may log in to the nodes as root.
     """
 
     def __init__(
@@ -55,6 +56,10 @@ class Lab:
         self._peers_image = peers
         self._inside = inside
         self._key = key
+        self.started = time.monotonic()
+        self.nodes: dict[str, Appliance] = {}
+        self.machines: dict[str, Machine] = {}
+        self.hosts: dict[str, Neighbour] = {}
         self._closing = ExitStack()
         self._populating: Future[None]
 
@@ -83,7 +88,8 @@ class Lab:
             for node in self.plan.nodes
         }
         self.peers = Peers(ground, self.plan.site, hosts, self._peers_image)
-        self.machines: dict[str, Machine] = {**self.nodes, NAME: self.peers}
+        self.hosts = self.peers.hosts
+        self.machines = {**self.nodes, NAME: self.peers}
 
     def _ports(self, hosts: tuple[topology.Host, ...]) -> dict[str, list[str]]:
         inhabited = {host.network for host in hosts}
@@ -109,11 +115,6 @@ class Lab:
     def _populate(self) -> None:
         self.peers.wait_control(BOOT_WITHIN)
         self.peers.populate()
-
-    @property
-    def hosts(self) -> dict[str, Neighbour]:
-        """The hosts around the appliance: a network's first bears its name."""
-        return self.peers.hosts
 
     def host(self, address: Address) -> Neighbour:
         """The host that answers for an address."""
