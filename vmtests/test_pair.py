@@ -100,7 +100,7 @@ def test_a_false_claim_is_found_out(pair: Lab) -> None:
             prove_all(pair)
     finally:
         for node in pair.nodes.values():
-            node.succeed("systemctl restart nftables")
+            node.succeed("systemctl reload nftables")
 
 
 def test_new_connections_and_pings_pass(pair: Lab) -> None:
