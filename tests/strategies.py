@@ -335,6 +335,13 @@ def _wire(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4) + part for part in parts)
 
 
+# OpenSSH takes a point of its curve only: the generator of P-256 (FIPS 186, D.1.2.3) is one.
+ON_CURVE = bytes.fromhex(
+    "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+    "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+)
+
+
 @st.composite
 def keys(draw: Draw) -> str:
     """A public key that nobody has the private half of."""
@@ -343,7 +350,7 @@ def keys(draw: Draw) -> str:
     blobs = {
         "ssh-ed25519": (number,),
         "ssh-rsa": (b"\x01\x00\x01", b"\x00" + (number * 8)[:256].replace(b"\x00", b"\x01")),
-        "ecdsa-sha2-nistp256": (curve, b"\x04" + number * 2),
+        "ecdsa-sha2-nistp256": (curve, b"\x04" + ON_CURVE),
     }
     kind = draw(st.sampled_from(sorted(blobs)))
     encoded = base64.b64encode(_wire(kind.encode(), *blobs[kind])).decode()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from appliance.errors import ToolError
 from appliance.render.site import NETWORKS, RULESET
@@ -28,9 +30,11 @@ _LIMIT_S = 60.0
 
 def verify(tree: FileTree, tools: ToolsTree) -> None:
     """Raise ToolError with all that was refused, by node, file and program."""
-    with ThreadPoolExecutor() as pool:
+    with TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        # The tools tree hides this machine's /usr, where this package may lie.
+        script = shutil.copy(_INSIDE, folder)
         library = [pool.submit(_library, *each) for each in tree.items()]
-        programs = [pool.submit(_programs, *each, tools) for each in tree.items()]
+        programs = [pool.submit(_programs, *each, tools, script) for each in tree.items()]
     refused = [words for each in (*library, *programs) for words in each.result()]
     if refused:
         hint = "the site passed our own checks, so this is a gap in them: please report it"
@@ -53,9 +57,9 @@ def _own_network() -> list[str]:
     return ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
 
 
-def _programs(node: str, files: NodeFiles, tools: ToolsTree) -> list[str]:
+def _programs(node: str, files: NodeFiles, tools: ToolsTree, script: str) -> list[str]:
     """All files by the programs of the tools tree."""
-    check = ["unshare", "--net", "--mount", "python3", "-c", _INSIDE.read_text()]
+    check = ["unshare", "--net", "--mount", "python3", script]
     job = {
         "files": {str(path): file.content for path, file in files.items()},
         "links": dict(_links(files)),

@@ -112,11 +112,11 @@ def wire(card: str, number: int, addresses: list[str]) -> socket.socket:
     end = f"wire{number}"
     known = {str(ip_interface(each).network[host]) for each in addresses for host in HOSTS}
     hosts = sorted(known - {each.split("/")[0] for each in addresses})
-    ip(f"link add {card} type veth peer name {end}")
+    ip(f"link add name {card} type veth peer name {end}")
     Path(f"/proc/sys/net/ipv6/conf/{end}/disable_ipv6").write_text("1\n")
     ip(
-        f"link set {end} up",
-        f"link set {card} up",
+        f"link set dev {end} up",
+        f"link set dev {card} up",
         *(f"address add {each} dev {card} nodad" for each in addresses),
         *(
             f"neighbour add {each} lladdr {HOST.hex(':')} nud permanent dev {card}"

@@ -1,0 +1,36 @@
+"""Whatever `check` accepts, the real programs accept.
+
+APPLIANCE_EXAMPLES sets how many sites are tried. A failing one is shown as it was drawn: to make
+it smaller takes hundreds of runs of every program.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from appliance.errors import ToolError
+from appliance.render.site import render
+from appliance.site import load
+from appliance.verify import verify
+from tests.strategies import sites
+
+EXAMPLES = int(os.environ.get("APPLIANCE_EXAMPLES", "15"))
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(text=sites())
+def test_an_accepted_site_is_accepted_by_every_program(text, kit, tmp_path):
+    site = tmp_path / "site.yaml"
+    site.write_text(text)
+    try:
+        verify(render(load(site)), kit)
+    except ToolError as refused:
+        pytest.fail(f"{text}\n{refused}")
