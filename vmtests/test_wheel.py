@@ -48,6 +48,6 @@ def test_a_bad_file_ends_with_2_and_writes_nothing(installed: Installed, tmp_pat
 def test_the_wheel_builds_an_image_with_its_manifest(build: Callable[[str], Path]) -> None:
     built = build(EXAMPLE.read_text())
     manifest = json.loads((built / "manifest.json").read_text())
-    assert manifest["site"]["digest"] == load(EXAMPLE).digest
+    assert manifest["site_digest"] == load(EXAMPLE).digest
     assert "keepalived" in manifest["packages"]
     assert (built / "testcase_1.raw").exists()
