@@ -10,6 +10,9 @@ SIGKILL.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -20,6 +23,9 @@ from appliance.lab.errors import HarnessError
 from appliance.run import Argument, announce
 
 _T = TypeVar("_T")
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_libc = ctypes.CDLL(None)
 
 
 class Children:
@@ -52,13 +58,19 @@ class Children:
     ) -> subprocess.Popen[bytes]:
         """Start a program that inherits `descriptors` and writes to `log`.
 
-        `wrap` is how the tools tree is entered; the order to die comes inside it, for a program
-        that changes its
-        namespaces on the way may lose such orders.
+        `wrap` is how the tools tree is entered. The order to die is given again inside it, because
+        a program that enters a user namespace on the way may lose it (prctl(2)).
         """
         dying = ["setpriv", "--pdeathsig", "KILL", "--", *(str(word) for word in argv)]
         words = wrap(dying) if wrap else dying
         announce(words)
+
+        parent = os.getpid()
+
+        def die_with_lab() -> None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # too late: it is dead already
+                os._exit(1)
 
         async def begin() -> subprocess.Popen[bytes]:
             with log.open("ab") as sink:
@@ -68,6 +80,9 @@ class Children:
                     stdout=sink,
                     stderr=sink,
                     pass_fds=tuple(descriptors),
+                    # One system call, of a function looked up long before: nothing that could
+                    # wait for a lock which another thread held at the fork.
+                    preexec_fn=die_with_lab,  # noqa: PLW1509
                     start_new_session=True,  # ^C is for the lab, which then ends them in order
                 )
 

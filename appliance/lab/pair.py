@@ -37,7 +37,8 @@ class Lab:
 
     `image` is only read: each node runs on a copy-on-write layer in `workdir`, which also gets logs
     and captures. `hosts` are those around the appliance by name: a network's first bears the
-    network's own. `started` is when the power came on (monotonic clock). `key` is a public key that may log in to the nodes as root.
+    network's own. `started` is when the power came on (monotonic clock). `key` is a public key
+    that may log in to the nodes as root.
     """
 
     def __init__(

@@ -25,6 +25,7 @@ from typing import Any
 
 # After `stop` an answer may still be on its way: TCP backs off to a few seconds in an interruption.
 DRAIN = 15.0
+LAST_ANSWER = 2.0
 SETUP = 30.0  # seconds for a connection to stand
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 
@@ -44,6 +45,7 @@ class Meter:
     def begin(self) -> None:
         """The connection stands: stalls count from here."""
         self.began = self.last = time.monotonic()
+        self.stall = 0.0
 
     def answer(self, count: int = 1) -> None:
         """An answer came."""
@@ -216,6 +218,7 @@ class Datagrams:
     ) -> None:
         self.meter = meter
         self.interval = interval
+        self.number = self.first = 0
         self.seen: set[int] = set()
         family = socket.AF_INET6 if ":" in to else socket.AF_INET
         self.end = self.socket(family)
@@ -242,9 +245,10 @@ class Datagrams:
 
     def send(self) -> None:
         """Send the next number; no route, a refusal or no carrier are interruptions like others."""
+        self.number += 1
         self.meter.sent += 1
         try:
-            self.end.send(self.pack(self.meter.sent))
+            self.end.send(self.pack(self.number))
         except OSError as error:
             self.meter.note = str(error)
 
@@ -260,27 +264,33 @@ class Datagrams:
         self.seen.add(number)
         self.meter.answer()
 
-    def open(self) -> None:
-        """The path stands when a first answer has come."""
-        deadline = time.monotonic() + SETUP
-        while not self.seen and time.monotonic() < deadline:
-            self.send()
-            if select.select([self.end], [], [], 0.2)[0]:
+    def ask(self, seconds: float) -> bool:
+        """Send now and then until an answer comes; whether one did."""
+        end = due = time.monotonic()
+        before = len(self.seen)
+        while len(self.seen) == before and (now := time.monotonic()) < end + seconds:
+            if now >= due:
+                self.send()
+                due = now + 0.1
+            if select.select([self.end], [], [], due - now)[0]:
                 self.receive()
-        if not self.seen:
+        return len(self.seen) > before
+
+    def open(self) -> None:
+        """The path stands when a first answer has come; what was lost before does not count."""
+        if not self.ask(SETUP):
             raise ConnectionError(f"no echo within {SETUP:g} s ({self.meter.note})")
-        self.meter.sent = self.meter.received = len(self.seen)
+        self.first = self.number + 1
+        self.seen = set(range(self.first))
+        self.meter.sent = self.meter.received = 0
 
     def finish(self) -> None:
-        """Wait a moment for the last answers; alive means that one of them came."""
+        """Alive means that an answer still comes; what is sent to learn that does not count."""
         self.meter.quiet()
-        before = self.meter.received
-        deadline = time.monotonic() + 2
-        while self.meter.received < self.meter.sent and time.monotonic() < deadline:
-            self.send()
-            if select.select([self.end], [], [], 0.1)[0]:
-                self.receive()
-        self.meter.alive = self.meter.received > before or self.meter.received == self.meter.sent
+        ours = range(self.first, self.number + 1)
+        self.meter.alive = self.ask(LAST_ANSWER)
+        self.meter.sent = len(ours)
+        self.meter.received = len(self.seen & set(ours))
 
 
 class Ping(Datagrams):
