@@ -14,6 +14,7 @@ import yaml
 from hypothesis import strategies as st
 
 from appliance.plan.services import BUILT_IN
+from appliance.site.conntrackd_words import reads_otherwise
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Tree = dict[str, Any]
@@ -36,7 +37,9 @@ names = st.one_of(
 cards = st.one_of(
     st.from_regex(r"(enp|eth|ens|eno)[0-9]{1,4}", fullmatch=True),
     st.from_regex(r"[a-zA-Z][a-zA-Z0-9_-]{0,14}", fullmatch=True),
-).filter(lambda name: name.lower() not in ("lo", "all", "default", "null"))
+).filter(
+    lambda name: name.lower() not in ("lo", "all", "default", "null") and not reads_otherwise(name)
+)
 comments = st.text(
     st.characters(codec="utf-8", exclude_characters='"', exclude_categories=("C", "Z"))
     | st.just(" "),

@@ -16,6 +16,7 @@ from appliance.plan.model import (
     Service,
     Verdict,
 )
+from appliance.site import conntrackd_words
 from appliance.site.addresses import host
 from appliance.site.scalars import one_of, refuse, scalar
 from appliance.site.words import meant, quote
@@ -67,6 +68,9 @@ def _interface_name(text: str) -> str:
         raise refuse(f"{quote(text)} is no interface name: {rule}")
     if text in ("lo", "all", "default"):
         raise refuse(f"{quote(text)} is no network card: the kernel uses that name itself")
+    if conntrackd_words.reads_otherwise(text):
+        hint = "its configuration reads that as an address, or as a word of its own"
+        raise refuse(f"conntrackd cannot have a network card {quote(text)}", hint)
     return text
 
 
