@@ -105,7 +105,7 @@ class Lab:
             starts = []
             for machine in self.machines.values():
                 undo.callback(machine.close)
-                starts.append(pool.submit(machine.start))
+                starts.append(pool.submit(machine.start, fresh_disk=True))
             for start in starts:
                 start.result()
         helper = ThreadPoolExecutor(1)
