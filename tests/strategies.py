@@ -267,7 +267,9 @@ class Site:
         from_ = self.draw(networks)
         tree: Tree = {"from": self.short(from_)}
         if from_ and self.maybe("keys"):
-            tree["keys"] = self.short(self.draw(st.lists(keys(), unique=True, max_size=2)))
+            tree["keys"] = self.short(
+                self.draw(st.lists(keys(), unique_by=lambda key: key.split()[1], max_size=2))
+            )
         return tree
 
     def expectation(self) -> Tree:
@@ -309,9 +311,9 @@ class Site:
 
     def tree(self) -> Tree:
         draw, count = self.draw, len(self.networks)
-        interfaces = draw(st.lists(cards, min_size=count, max_size=count, unique=True))
         with_role = self.pair and self.maybe("role sync")
         sync = count - 1 if with_role else None
+        interfaces = draw(st.lists(cards, min_size=count, max_size=count, unique=True))
         tree: Tree = {"site": draw(labels)}
         tree["nodes"] = {
             node: {"priority": draw(st.integers(1, 254))} if self.maybe("priority") else {}

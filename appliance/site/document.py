@@ -7,6 +7,7 @@ duplicate keys are seen, and anchors, aliases and deep nesting are refused befor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,9 @@ Value = str | None | dict[str, "Value"] | list["Value"]
 
 DEEPEST = 12
 LARGEST = 1 << 20
+
+# YAML 1.1 ends lines with these too, which editors do not: no line number would be right.
+_OTHER_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,9 @@ def parse(content: bytes) -> tuple[Document, list[Fault]]:
     if len(content) > LARGEST:
         raise UnreadableError([Fault(Origin(1, 1), f"the file is larger than {LARGEST >> 20} MiB")])
     text = _decode(content)
+    if odd := _OTHER_LINE_ENDS.search(text):
+        what = f"character U+{ord(odd[0]):04X} has no place in a site file"
+        raise UnreadableError([Fault(_place(text, odd.start()), what)])
     reader = _Reader()
     try:
         return reader.document(text), reader.faults

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from appliance.site.scalars import refuse, scalar
@@ -19,6 +19,23 @@ KEY_TYPES = (
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
+
+
+# The prime and b of each curve (FIPS 186-4, D.1.2.3 to D.1.2.5).
+CURVES: Mapping[bytes, tuple[int, int]] = {
+    b"nistp256": (
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+    ),
+    b"nistp384": (
+        2**384 - 2**128 - 2**96 + 2**32 - 1,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+    ),
+    b"nistp521": (
+        2**521 - 1,
+        0x0051953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E156193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
+    ),
+}
 
 
 def _key(text: str) -> str:
@@ -52,19 +69,35 @@ def _strings(blob: bytes) -> list[bytes]:
 
 
 def _whole(kind: str, parts: list[bytes]) -> bool:
-    """Whether the numbers behind the type have the form of that kind of key."""
+    """Whether the numbers behind the type make a key that OpenSSH takes."""
     lengths = [len(part) for part in parts]
     if kind == "ssh-rsa":
-        return len(parts) == 2 and lengths[1] >= 2048 // 8
+        return len(parts) == 2 and all(map(_positive, parts)) and _fits(parts[1])
     if kind == "ssh-ed25519":
         return lengths == [32]
     if kind == "sk-ssh-ed25519@openssh.com":
         return len(parts) == 2 and lengths[0] == 32
-    curve, size = {"256": (b"nistp256", 65), "384": (b"nistp384", 97), "521": (b"nistp521", 133)}[
-        re.sub(r"\D", "", kind.partition("nistp")[2])
-    ]
     count = 3 if kind.startswith("sk-") else 2
-    return len(parts) == count and parts[0] == curve and lengths[1] == size
+    return len(parts) == count and parts[0] in CURVES and _on_curve(parts[0], kind, parts[1])
+
+
+def _positive(number: bytes) -> bool:
+    """A counted number is negative when its first bit is set (RFC 4251 section 5)."""
+    return number[:1] < b"\x80" and any(number)
+
+
+def _fits(modulus: bytes) -> bool:
+    return 2048 <= int.from_bytes(modulus).bit_length() <= 16384
+
+
+def _on_curve(name: bytes, kind: str, point: bytes) -> bool:
+    """Whether an uncompressed point (SEC 1, 2.3.3) solves y² = x³ - 3x + b, as OpenSSH asks."""
+    prime, b = CURVES[name]
+    size = (prime.bit_length() + 7) // 8
+    if name.decode() not in kind or len(point) != 1 + 2 * size or point[0] != 4:
+        return False
+    x, y = int.from_bytes(point[1 : 1 + size]), int.from_bytes(point[1 + size :])
+    return max(x, y) < prime and (y * y - (x * x * x - 3 * x + b)) % prime == 0
 
 
 PublicKey = Annotated[str, scalar("an SSH public key", _key)]

@@ -301,6 +301,14 @@ nat:
     assert plan.source_nat[0].address == ip_address("203.0.113.1")
 
 
+def test_keys_of_every_kind_that_ssh_keygen_makes(tmp_path: Path) -> None:
+    made = (Path(__file__).parent / "keys.pub").read_text().splitlines()
+    listed = "".join(f"      - {key}\n" for key in made)
+    plan = plan_of(tmp_path, f"{ONE}management:\n  ssh:\n    from: lan\n    keys:\n{listed}")
+    assert plan.ssh == Ssh(("lan",), tuple(made))
+    assert len({key.split()[0] for key in made}) == 5
+
+
 def test_scalars_keep_the_text_of_the_file(tmp_path: Path) -> None:
     """What YAML 1.1 would read as a truth, an octal number or base 60 stays a name."""
     text = """\

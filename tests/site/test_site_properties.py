@@ -57,6 +57,7 @@ def check_problems(wrong: SiteError, content: bytes) -> None:
 @example(b"[" * 5000)
 @example(b"- " * 5000)
 @example(b"? " * 5000)
+@example("\x85\x850".encode())
 def test_any_bytes(content: bytes) -> None:
     answer(content)
 
