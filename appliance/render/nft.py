@@ -1,4 +1,4 @@
-"""nftables as typed values, one function or class per concept, and `text`, which writes them down.
+"""nftables as typed values, one function or class per concept.
 
 What may stand where is nft(8)'s to say. A protocol that nft has no keyword for is a number, so that
 a ruleset loads where /etc/protocols is missing.
@@ -13,8 +13,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
-
-COMMENT_BYTES = 128  # NFTNL_UDATA_COMMENT_MAXLEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +169,12 @@ def rule(*parts: Part | None, comment: str | None = None) -> Rule:
 
 def iifname(*names: str, other_than: bool = False) -> Part:
     """Came in by one of these interfaces (or by any other than these)."""
-    return Part(f"iifname {_not(other_than)}{_any_of([_quoted(name) for name in names])}")
+    return Part(f"iifname {_not(other_than)}{_any_of([quoted(name) for name in names])}")
 
 
 def oifname(*names: str, other_than: bool = False) -> Part:
     """Goes out by one of these interfaces (or by any other than these)."""
-    return Part(f"oifname {_not(other_than)}{_any_of([_quoted(name) for name in names])}")
+    return Part(f"oifname {_not(other_than)}{_any_of([quoted(name) for name in names])}")
 
 
 def loopback() -> Part:
@@ -295,22 +293,22 @@ def count() -> Part:
 
 def count_as(counter: Counter) -> Part:
     """Count packets and bytes in a named counter."""
-    return Part(f"counter name {_quoted(counter.name)}")
+    return Part(f"counter name {quoted(counter.name)}")
 
 
 def within(limit: Limit) -> Part:
     """Go on with this rule only while the named limit allows."""
-    return Part(f"limit name {_quoted(limit.name)}")
+    return Part(f"limit name {quoted(limit.name)}")
 
 
 def log(prefix: str) -> Part:
     """Write the packet's header to the kernel's log, with this in front."""
-    return Part(f"log prefix {_quoted(prefix)} level info")
+    return Part(f"log prefix {quoted(prefix)} level info")
 
 
 def set_helper(helper: Helper) -> Part:
     """Give the new connection this helper."""
-    return Part(f"ct helper set {_quoted(helper.name)}")
+    return Part(f"ct helper set {quoted(helper.name)}")
 
 
 def snat(address: Address) -> Part:
@@ -322,65 +320,6 @@ def dnat(address: Address, port: int | None) -> Part:
     """Rewrite the destination, and its port where one is given."""
     host = f"[{address}]" if port and address.version == 6 else str(address)
     return Part(f"dnat {Family.of(address)} to {host}{f':{port}' if port else ''}")
-
-
-# Text.
-
-
-def text(table: Table, heading: str) -> str:
-    """The file that `nft -f` loads: adding before deleting lets the first load pass as well."""
-    name = f"table inet {table.name}"
-    objects = [_object(each) for each in table.objects]
-    chains = [_chain(each) for each in table.chains]
-    body = "\n\n".join(block for block in ["\n".join(objects), *chains] if block)
-    return f"#!/usr/sbin/nft -f\n# {heading}\n\n{name}\ndelete {name}\n\n{name} {{\n{body}\n}}\n"
-
-
-def kept_comment(words: str) -> str:
-    """A comment as nft can hold it: no double quote, no line end, at most 128 bytes."""
-    plain = " ".join(words.replace('"', "'").split())
-    return plain.encode()[:COMMENT_BYTES].decode(errors="ignore")
-
-
-def _object(item: Object) -> str:
-    match item:
-        case Set(name, family, elements, comment):
-            kind = "ipv4_addr" if family is Family.IPV4 else "ipv6_addr"
-            members = ", ".join(str(each) for each in elements)
-            return _block(
-                f"set {name}",
-                [f"type {kind}", f"elements = {{ {members} }}", _comment(comment)],
-            )
-        case Counter(name, comment):
-            return _block(f"counter {name}", [_comment(comment)])
-        case Limit(name, per_second):
-            return _block(f"limit {name}", [f"rate {per_second}/second"])
-        case Helper(name):
-            return _block(f"ct helper {name}", [f"type {_quoted(name)} protocol tcp;"])
-
-
-def _block(head: str, lines: Sequence[str]) -> str:
-    return "\n".join([f"\t{head} {{", *(f"\t\t{line}" for line in lines), "\t}"])
-
-
-def _chain(chain: Chain) -> str:
-    lines = [_line(each) for each in chain.lines]
-    if chain.base:
-        base = chain.base
-        priority = base.priority.name.lower()
-        hook = f"type {base.kind} hook {base.hook} priority {priority}; policy {base.policy};"
-        lines = [hook, *([""] if lines and isinstance(chain.lines[0], Rule) else []), *lines]
-    inside = "\n".join(lines).strip("\n").split("\n")
-    return "\n".join(
-        [f"\tchain {chain.name} {{", *(f"\t\t{each}".rstrip() for each in inside), "\t}"]
-    )
-
-
-def _line(line: Line) -> str:
-    if isinstance(line, Remark):
-        return f"\n# {line.words}"
-    parts = " ".join(part.text for part in line.parts)
-    return f"{parts} {_comment(line.comment)}" if line.comment else parts
 
 
 def _any_of(items: Sequence[str]) -> str:
@@ -398,9 +337,6 @@ def _prefix(prefix: Address | Prefix) -> str:
     return str(prefix)
 
 
-def _quoted(words: str) -> str:
+def quoted(words: str) -> str:
+    """A string of nft: there is no way to write a double quote in one."""
     return f'"{words}"'
-
-
-def _comment(words: str) -> str:
-    return f"comment {_quoted(kept_comment(words))}"

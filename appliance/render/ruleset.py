@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from appliance.plan.model import Action, Pair, Plan, Protocol, Rule
-from appliance.render import addresses, nat, nft
+from appliance.render import addresses, nat, nft, nft_text
 from appliance.render.helpers import assignments, names
 from appliance.render.nft import Base, Chain, Family, Hook, Kind, Line, Policy, Priority, State
 from appliance.render.services import Match, matches
@@ -37,7 +37,7 @@ NEIGHBOUR_DISCOVERY = ("nd-neighbor-solicit", "nd-neighbor-advert")
 def render(plan: Plan, node: str) -> str:
     """The text of etc/nftables.conf, which `nft -f` loads in one transaction."""
     view = View(plan, node)
-    return nft.text(_table(view), f"The firewall of {node}, made from {view.site}.")
+    return nft_text.text(_table(view), f"The firewall of {node}, made from {view.site}.")
 
 
 def _table(view: View) -> nft.Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ FOLDERS = ("/run/appliance", "/run/conntrackd", "/run/sshd")
 LONE_ROUTER = r"Sync group \S+ has only 1 virtual router"
 
 LIMIT_S = 10.0
+STATISTICS = 21  # the request of `conntrackd -s`, by its number in conntrackd.h
 
 
 def main() -> None:
@@ -142,21 +144,27 @@ def started(argv: list[str], control: Path) -> str:
     log = FILES / "daemon.log"
     with log.open("w") as sink, subprocess.Popen(argv, stdout=sink, stderr=sink) as daemon:
         end = time.monotonic() + LIMIT_S
-        while not answers(control) and daemon.poll() is None and time.monotonic() < end:
+        while not (alive := answers(control)) and daemon.poll() is None and time.monotonic() < end:
             time.sleep(0.01)  # poll
-        silent = daemon.poll() is None and not answers(control)
         ended = daemon.poll()
         daemon.terminate()
     said = log.read_text()
-    if silent:
-        return f"error: no answer within {LIMIT_S:g} s\n{said}"
-    return f"error: ended with {ended}\n{said}" if ended is not None else said
+    if alive:
+        return said
+    why = f"no answer within {LIMIT_S:g} s" if ended is None else f"ended with {ended}"
+    return f"error: {why}\n{said}"
 
 
 def answers(control: Path) -> bool:
-    """Whether somebody listens at a control socket."""
+    """Whether conntrackd's main loop answers: it listens before all else that can fail."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(control)) == 0
+        probe.settimeout(LIMIT_S)
+        try:
+            probe.connect(str(control))
+            probe.sendall(struct.pack("i", STATISTICS))
+            return bool(probe.recv(1))
+        except OSError:
+            return False
 
 
 def sshd() -> Iterator[Refusal]:

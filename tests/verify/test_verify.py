@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,7 @@ from appliance.errors import ToolError
 from appliance.render.site import CONNTRACKD, KEEPALIVED, RULESET, SSHD
 from appliance.render.sshd import KEYS
 from appliance.render.tree import File
+from appliance.run import run
 from appliance.verify import verify
 from tests.render import golden
 
@@ -112,7 +114,16 @@ def test_a_broken_checker_is_no_verdict(kit, monkeypatch):
         verify(golden.rendered("lone"), kit)
 
 
-CLOSED = Path(__file__).parents[2] / "overlays/common/usr/lib/appliance/closed.nft"
+def test_who_is_root_in_a_user_namespace_only_can_check_as_well():
+    script = (
+        "from appliance import tools; from appliance.verify import verify;"
+        "from tests.render import golden; verify(golden.rendered('testcase'), tools.ensure())"
+    )
+    run(["unshare", "--map-root-user", "--mount", sys.executable, "-c", script], cwd=CLONE)
+
+
+CLONE = Path(__file__).parents[2]
+CLOSED = CLONE / "overlays/common/usr/lib/appliance/closed.nft"
 
 
 def test_the_closed_ruleset_loads_over_the_open_one_and_the_other_way_round(kit):
