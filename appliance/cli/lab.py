@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -60,11 +61,13 @@ def up(
     plan = load(site)
     with ExitStack() as stack:
         stack.enter_context(_interruptible())
+        gone = threading.Event()
+        stack.callback(gone.set)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="appliance-lab-")))
         raw = image or build(plan, render(plan), scratch / "image").raw
         peers = peers_image()
         running = Lab(plan, image=raw, peers=peers, workdir=keep or scratch / "run")
-        service = Service(running)
+        service = Service(running, gone)
         stack.enter_context(serving(service))
         with step("Powering on"):
             stack.enter_context(running)
@@ -207,12 +210,15 @@ def _interruptible() -> Iterator[None]:
 
 
 def _follow(service: Service) -> None:
-    """Show the state until somebody ends the lab."""
+    """Show the state until somebody ends the lab: as a table, or a line for each change."""
     console = Console(stderr=True)
     with Live(console=console, auto_refresh=False) as live:
-        last: dict[str, Any] = {}
+        last = ""
         while not service.ending.wait(REFRESH if last else 0):
             now = service.status()
-            if now != last or console.is_terminal:
+            words = ", ".join([now["message"], *(f"{n}: {c}" for n, c in now["nodes"].items())])
+            if console.is_terminal:
                 live.update(table(now), refresh=True)
-            last = now
+            elif words != last:
+                console.print(words)
+            last = words

@@ -177,7 +177,8 @@ class Control:
         env: Mapping[str, str] | None = None,
     ) -> Program:
         """Start a program; with `pty` = (rows, columns) in a terminal."""
-        self.wait_ready(0)
+        if not self._ready.is_set():
+            raise HarnessError(f"{self.name}: its control agent has not spoken yet")
         number = next(self._numbers)
         program = self._programs[number] = Program(self, number, shlex.join(argv))
         self.send(do="run", number=number, argv=list(argv), pty=pty, env=dict(env or {}))

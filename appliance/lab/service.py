@@ -49,12 +49,15 @@ def _fallback() -> Path:
 
 
 class Service:
-    """The verbs, for one lab. `ending`: somebody asked for its end; `gone`: nothing is left."""
+    """The verbs, for one lab.
 
-    def __init__(self, lab: Lab) -> None:
+    `ending` is set when somebody asked for its end; `gone` by whoever made it, when nothing is left.
+    """
+
+    def __init__(self, lab: Lab, gone: threading.Event) -> None:
         self.lab = lab
         self.ending = threading.Event()
-        self.gone = threading.Event()
+        self.gone = gone
         self.message = "coming up"
 
     def watch_start(self) -> None:
@@ -163,7 +166,6 @@ def serving(service: Service) -> Iterator[Path]:
         finally:
             path.unlink(missing_ok=True)
             server.shutdown()
-            service.gone.set()
 
 
 def _free(path: Path) -> None:
@@ -184,8 +186,10 @@ class _Handler(socketserver.StreamRequestHandler):
         """Answer its request; a person who went away in the middle is no error."""
         service: Service = self.server.service  # type: ignore[attr-defined]
         with contextlib.suppress(OSError):
+            line = self.rfile.readline()
             try:
-                self._answer(service, json.loads(self.rfile.readline()))
+                if line:
+                    self._answer(service, json.loads(line))
             except (ToolError, LabAssertion) as failed:
                 self._say(error=str(failed))
 

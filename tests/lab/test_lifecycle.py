@@ -69,9 +69,10 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture
 def served(lab: Lab) -> Iterator[Service]:
-    service = Service(lab)
+    service = Service(lab, threading.Event())
     with serving(service):
         yield service
+    service.gone.set()
 
 
 def children() -> set[str]:
@@ -198,24 +199,28 @@ def test_a_capture_follows_until_the_lab_ends(served: Service, tmp_path: Path) -
 
 
 def test_a_second_lab_of_the_same_site_is_refused(served: Service) -> None:
-    with pytest.raises(ToolError, match="up already"), serving(Service(served.lab)):
+    with (
+        pytest.raises(ToolError, match="up already"),
+        serving(Service(served.lab, threading.Event())),
+    ):
         pass
 
 
 def test_a_socket_of_a_lab_that_was_killed_is_no_hindrance(lab: Lab) -> None:
     (folder() / "testcase.sock").touch()
-    with serving(Service(lab)):
+    with serving(Service(lab, threading.Event())):
         assert client.ask("testcase", "status")["site"] == "testcase"
     assert not (folder() / "testcase.sock").exists()
 
 
 def test_down_returns_when_the_lab_is_gone(lab: Lab) -> None:
-    service = Service(lab)
+    service = Service(lab, threading.Event())
     asked = threading.Thread(target=client.down, args=[None])
     with serving(service):
         asked.start()
         assert service.ending.wait(20)
-        assert asked.is_alive()
+    assert asked.is_alive()
+    service.gone.set()
     asked.join(20)
     assert not asked.is_alive()
 
