@@ -354,7 +354,7 @@ def keys(draw: Draw) -> str:
     curve = b"nistp256"
     blobs = {
         "ssh-ed25519": (number,),
-        "ssh-rsa": (b"\x01\x00\x01", b"\x00" + (number * 8)[:256].replace(b"\x00", b"\x01")),
+        "ssh-rsa": (b"\x01\x00\x01", b"\x00\xff" + (number * 8)[1:]),
         "ecdsa-sha2-nistp256": (curve, b"\x04" + ON_CURVE),
     }
     kind = draw(st.sampled_from(sorted(blobs)))
