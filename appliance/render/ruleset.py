@@ -242,7 +242,8 @@ def _ssh(view: View) -> Iterator[Line]:
         yield nft.Remark("Logging in, on this node's own addresses.")
     for network, own in logins:
         for prefix in network.prefixes():
-            if prefix.version == own.version:
+            # A virtual address alone is nobody's place on the link.
+            if prefix.version == own.version and prefix.num_addresses > 1:
                 yield nft.rule(
                     nft.iifname(network.interface),
                     nft.saddr(prefix),
