@@ -18,6 +18,7 @@ from vmtests.installed import CLONE, Installed, install
 from vmtests.observe import settle
 
 ARTEFACTS = CLONE / "artefacts"
+TESTCASE = CLONE / "examples/testcase.yaml"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,26 +76,20 @@ def build(installed: Installed) -> Callable[[str], Path]:
     return build
 
 
-@pytest.fixture(scope="module")
-def site() -> str:
-    """The site file of a module's lab; a module that wants another one overrides this."""
-    return (CLONE / "examples/testcase.yaml").read_text()
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(
-    request: pytest.FixtureRequest, site: str, build: Callable[[str], Path], figures: Figures
+    request: pytest.FixtureRequest, build: Callable[[str], Path], figures: Figures
 ) -> Iterator[Lab]:
-    """A pair of the site, ready; shared by a module's tests, each of which leaves it mended."""
-    built = build(site)
+    """A pair, ready, for all tests of a site: testcase.yaml, or what parametrises it."""
+    text: str = getattr(request, "param", TESTCASE.read_text())
+    built = build(text)
     plan = load(built.with_suffix(".yaml"))
     (raw,) = built.glob("*.raw")
-    workdir = ARTEFACTS / request.module.__name__.rpartition(".")[2]
-    with Lab(plan, image=raw, peers=peers_image(), workdir=workdir) as lab:
+    with Lab(plan, image=raw, peers=peers_image(), workdir=ARTEFACTS / plan.site) as lab:
         try:
             lab.wait_ready(timeout=600)
         except BaseException:
-            collect(lab, workdir / "failed-start", f"python -m pytest {request.module.__file__}")
+            collect(lab, ARTEFACTS / f"start-of-{plan.site}", "make test")
             raise
         figures.started.append(time.monotonic() - lab.started)
         yield lab

@@ -18,7 +18,16 @@ from vmtests.figures import Figures
 from vmtests.installed import CLONE, Installed
 from vmtests.observe import moves, settle, typing, until
 
+RULE = "    - {from: inside, to: outside, service: icmp}\n"
+SITE = (
+    (CLONE / "examples/testcase.yaml")
+    .read_text()
+    .replace("testcase", "figures")
+    .replace(RULE, RULE + RULE.replace("icmp", "udp"))
+)
+
 pytestmark = pytest.mark.figures
+on_this_site = pytest.mark.parametrize("lab", [SITE], ids=["figures"], indirect=True)
 
 ADVERT = 100  # ms, the default
 MILLISECONDS = 1000
@@ -28,20 +37,10 @@ KEEPALIVED = "/etc/keepalived/keepalived.conf"
 Rounds = Callable[[int, int], range]
 
 
-@pytest.fixture(scope="module")
-def site() -> str:
-    text = (CLONE / "examples/testcase.yaml").read_text().replace("testcase", "figures")
-    rule = "    - {from: inside, to: outside, service: icmp}\n"
-    assert rule in text
-    return text.replace(rule, f"{rule}    - {{from: inside, to: outside, service: udp}}\n")
-
-
-def test_rebuild(
-    installed: Installed, site: str, figures: Figures, rounds: Rounds, tmp_path: Path
-) -> None:
+def test_rebuild(installed: Installed, figures: Figures, rounds: Rounds, tmp_path: Path) -> None:
     """A changed site is composed in seconds, and the same input gives the same bytes."""
     file = tmp_path / "site.yaml"
-    file.write_text(site)
+    file.write_text(SITE)
 
     def build(folder: str, *options: str) -> float:
         begin = time.monotonic()
@@ -67,6 +66,7 @@ def test_rebuild(
     assert ratio.worst <= 0.1
 
 
+@on_this_site
 def test_start(pair: Lab, figures: Figures) -> None:
     started = figures.add(
         "all machines from nothing to a ready pair", "s", *figures.started, goal="at most 120 s"
@@ -75,6 +75,7 @@ def test_start(pair: Lab, figures: Figures) -> None:
     assert started.worst <= 120
 
 
+@on_this_site
 def test_handover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     gaps = []
     with typing(pair) as session:
@@ -92,6 +93,7 @@ def test_handover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     assert gap.median <= 50
 
 
+@on_this_site
 def test_power_loss(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     """Ours, and the same pair with keepalived's usual configuration, in the same run."""
     ours = [gap_at_power_loss(pair) for _ in rounds(3, 10)]
