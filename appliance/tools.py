@@ -58,13 +58,10 @@ PACKAGES = (
 _KEPT = ("./usr", "./etc/alternatives", "./etc/apt", "./etc/ld.so.cache", "./etc/ssh")
 
 # The loader's cache goes with /usr: a program of one release must not load libraries of another.
-_ENTER = """
-mount --bind "$1/etc/alternatives" /etc/alternatives
-mount --bind "$1/etc/ld.so.cache" /etc/ld.so.cache
-mount --rbind "$1/usr" /usr
-shift
-exec "$@"
-"""
+_ENTER = (
+    'for each in etc/alternatives etc/ld.so.cache usr; do mount --rbind "$0/$each" "/$each"; done; '
+    'exec "$@"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class ToolsTree:
         descriptors, and every path outside /usr. PATH is set anew, because the python of a virtual
         environment links into /usr.
         """
-        enter = ["sh", "-euc", _ENTER, "inside", str(self.path)]
+        enter = ["sh", "-euc", _ENTER, str(self.path)]
         clean = ["env", "-u", "PYTHONHOME", "-u", "PYTHONPATH", "PATH=/usr/sbin:/usr/bin"]
         return [*_unshare(), "--", *enter, *clean, *(str(word) for word in argv)]
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from appliance import store, tools
 from appliance.image.base import Hardware, base
-from appliance.image.compose import Job, compose
+from appliance.image.compose import Job, check_version, compose
 from appliance.image.manifest import NAME
+from appliance.image.peers import Peers, peers_image
 from appliance.plan.model import Plan
 from appliance.progress import step
 from appliance.render.tree import FileTree
+from appliance.verify import verify
 
-__all__ = ["Built", "Hardware", "build"]
+__all__ = ["Built", "Hardware", "Peers", "build", "peers_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,10 @@ def build(
 
     Whatever goes wrong, and whenever it is interrupted, what `out` held before is still there.
     """
+    check_version(version)
     tree_of_tools = tools.ensure()
+    with step("Asking the programs about their files"):
+        verify(tree, tree_of_tools)
     job = Job(plan, tree, base(hardware, tree_of_tools, fresh=fresh), hardware, version)
     out = out.absolute()
     with step(f"Composing {job.name}"), store.workspace(out) as work:

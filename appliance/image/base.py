@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from appliance import resources, store
-from appliance.image.recipe import Recipe, recipe
+from appliance.image.recipe import Ingredients, Recipe, recipe
 from appliance.progress import step
 from appliance.run import run
 from appliance.tools import ToolsTree
@@ -82,12 +82,22 @@ def base(hardware: Hardware, tools: ToolsTree, *, fresh: bool = False) -> Base:
 
     Raises ToolError with mkosi's last words when it fails.
     """
-    with recipe(tools) as gathered:
+    with recipe(tools, ingredients(hardware)) as gathered:
         path = resources.cache() / f"base-{hardware}-{gathered.key}"
         if fresh or not path.is_dir():
             with step(f"Building the base image for {hardware}"):
                 store.folder(path, lambda work: _make(work, gathered, hardware), fresh=fresh)
     return Base(path)
+
+
+def ingredients(hardware: Hardware) -> Ingredients:
+    """What a base image is made from."""
+    kernel = {Hardware.VM: "30-kernel-vm.conf", Hardware.METAL: "31-kernel-metal.conf"}[hardware]
+    return Ingredients(
+        drop_ins=("10-debian.conf", "20-appliance", kernel, "40-initrd"),
+        overlays=("common", "initrd", "node"),
+        router=True,
+    )
 
 
 def _make(work: Path, gathered: Recipe, hardware: Hardware) -> None:

@@ -37,17 +37,19 @@ class Job:
     hardware: Hardware
     version: str
 
-    def __post_init__(self) -> None:
-        if not _VERSION.fullmatch(self.version):
-            raise ToolError(
-                f"{self.version!r} is no version",
-                "a letter or digit, then up to 23 letters, digits, dots, dashes, ~ and ^",
-            )
-
     @property
     def name(self) -> str:
         """What the names of all files begin with."""
         return f"{self.plan.site}_{self.version}"
+
+
+def check_version(version: str) -> None:
+    """Raise ToolError unless `version` can be part of file names and partition labels."""
+    if not _VERSION.fullmatch(version):
+        raise ToolError(
+            f"{version!r} is no version",
+            "a letter or digit, then up to 23 letters, digits, dots, dashes, ~ and ^",
+        )
 
 
 def compose(job: Job, out: Path, tools: ToolsTree) -> str:

@@ -1,4 +1,4 @@
-"""What goes into a base image, gathered in one folder, and mkosi run on it."""
+"""What goes into an image that mkosi makes, gathered in one folder, and mkosi run on it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from appliance.errors import ToolError
 from appliance.run import run
 from appliance.tools import ToolsTree
 
-# Overlays that the drop-ins name; mkosi wants each of them to exist.
-_OVERLAYS = ("common", "initrd", "node")
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """Names in `mkosi.conf.d` and `overlays`, and whether the router's own code goes in."""
+
+    drop_ins: tuple[str, ...]
+    overlays: tuple[str, ...]
+    router: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A folder of mkosi's drop-ins, overlays and the router's own code; `key` names its bytes."""
+    """Ingredients in a folder; `key` names their bytes and the tools that they meet."""
 
     folder: Path
     tools: ToolsTree
@@ -32,58 +38,63 @@ class Recipe:
 
     def mkosi(self, output: Path, profiles: Sequence[str], *options: str) -> None:
         """Build what `profiles` select into `output`, with mkosi's log beside it."""
-        log = output / "mkosi.log"
         places = ["--output-directory", str(output), "--workspace-directory", str(output)]
-        self._run([*places, *_select(profiles), *options, "build"], log)
+        log = output / "mkosi.log"
+        run(self.tools.inside(self._argv(profiles, [*places, *options, "build"])), log=log)
+        _refuse_unknown(log.read_text(errors="replace"))
 
     def summary(self, profiles: Sequence[str]) -> str:
         """Mkosi's own reading of the drop-ins, as JSON."""
-        return run(self.tools.inside(self._argv([*_select(profiles), "--json", "summary"]))).stdout
+        done = run(self.tools.inside(self._argv(profiles, ["--json", "summary"])))
+        _refuse_unknown(done.stderr)
+        return done.stdout
 
-    def _run(self, options: Sequence[str], log: Path) -> None:
-        run(self.tools.inside(self._argv(options)), log=log)
-        if "Unknown" in (text := log.read_text(errors="replace")):
-            raise ToolError(f"mkosi does not know all of its settings:\n{text}")
-
-    def _argv(self, options: Sequence[str]) -> list[str]:
+    def _argv(self, profiles: Sequence[str], options: Sequence[str]) -> list[str]:
         packages = resources.cache() / "packages"
         packages.mkdir(parents=True, exist_ok=True)
         fixed = ["--directory", str(self.folder), "--package-cache-directory", str(packages)]
-        return ["mkosi", *fixed, "--sandbox-tree", str(self.folder / "sandbox"), *options]
+        fixed += ["--sandbox-tree", str(self.folder / "sandbox")]
+        return ["mkosi", *fixed, *(f"--profile={profile}" for profile in profiles), *options]
 
 
 @contextmanager
-def recipe(tools: ToolsTree) -> Iterator[Recipe]:
-    """Gather everything anew, so that neither the modes nor the place of the originals matter."""
+def recipe(tools: ToolsTree, ingredients: Ingredients) -> Iterator[Recipe]:
+    """Gather everything anew, so that neither modes nor place of the originals matter."""
     with store.workspace(resources.cache() / "recipe") as folder:
-        (folder / "overlays").mkdir()
-        _gather(resources.data("mkosi.conf.d"), folder / "mkosi.conf.d")
-        for name in _OVERLAYS:
+        for kind in ("mkosi.conf.d", "overlays"):
+            (folder / kind).mkdir()
+        for name in ingredients.drop_ins:
+            _gather(resources.data("mkosi.conf.d") / name, folder / "mkosi.conf.d" / name)
+        for name in ingredients.overlays:
             _gather(resources.data("overlays") / name, folder / "overlays" / name)
-        package = folder / "router/appliance"
-        _gather(resources.PACKAGE / "node", package / "node")
-        shutil.copy(resources.PACKAGE / "__init__.py", package)
+        if ingredients.router:
+            _gather(resources.PACKAGE / "node", folder / "router/appliance/node")
+            _gather(resources.PACKAGE / "__init__.py", folder / "router/appliance/__init__.py")
         digest = store.folder_digest(folder)
         _write_sources(tools, folder / "sandbox/etc/apt/sources.list.d/mkosi.sources")
         yield Recipe(folder, tools, store.key(tools.path.name, digest))
 
 
-def _select(profiles: Sequence[str]) -> list[str]:
-    return [f"--profile={profile}" for profile in profiles]
+def _refuse_unknown(said: str) -> None:
+    """Mkosi only warns about some of what it does not understand."""
+    odd = [
+        line for line in said.splitlines() if "Unknown" in line or "should be configured" in line
+    ]
+    if odd:
+        raise ToolError("mkosi does not understand all of its drop-ins:\n" + "\n".join(odd))
 
 
 def _gather(source: Path, target: Path) -> None:
-    """Copy a folder, its modes made plain: a wheel or another umask must not change the image."""
+    """Copy a file or folder, its modes made plain: a wheel or a umask must not change the image."""
+    if source.is_file():
+        shutil.copyfile(source, target)
+        target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+        return
     target.mkdir(parents=True)
     target.chmod(0o755)
-    if not source.is_dir():
-        return
     for path in sorted(source.iterdir()):
-        if path.is_dir() and path.name != "__pycache__":
+        if path.name != "__pycache__":
             _gather(path, target / path.name)
-        elif path.is_file():
-            shutil.copyfile(path, target / path.name)
-            (target / path.name).chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
 def _write_sources(tools: ToolsTree, path: Path) -> None:
