@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake in a site file; `line` and `column` count from 1."""
 
@@ -30,7 +30,7 @@ class SiteError(Exception):
     """The user's file is wrong. Carries every problem found, in file order; exit code 2."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.what)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

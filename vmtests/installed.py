@@ -39,8 +39,9 @@ class Installed:
 
 def install(folder: Path) -> Installed:
     """Build the wheel from this clone and install it, and nothing of the clone, below `folder`."""
-    environment = VirtualEnv(workspace=str(folder / "venv"))
-    dist = folder / "dist"
+    home, dist = folder / "home", folder / "dist"
+    home.mkdir()
+    environment = VirtualEnv(workspace=str(home))
     subprocess.run(
         ["python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(dist), str(CLONE)],
         env=environment.env,
@@ -48,6 +49,4 @@ def install(folder: Path) -> Installed:
     )
     (wheel,) = dist.glob("*.whl")
     environment.run([str(environment.python), "-m", "pip", "install", "-q", str(wheel)])
-    home = folder / "home"
-    home.mkdir()
     return Installed(environment, home)

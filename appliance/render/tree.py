@@ -44,7 +44,7 @@ def write(tree: FileTree, directory: Path) -> None:
             for path, file in files.items():
                 target = fresh / node / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_text(file.content)
+                target.write_text(file.content, encoding="utf-8")
                 target.chmod(file.mode)
         _swap(fresh, directory)
     finally:
