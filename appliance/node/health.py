@@ -55,7 +55,7 @@ def main() -> int:
     """Look until all is well, or patience ends; say which."""
     deadline = time.monotonic() + _PATIENCE_S
     while (wrong := list(problems())) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S)  # poll
     for each in wrong:
         print(f"appliance: not healthy: {each}")
     if not wrong:
