@@ -120,13 +120,12 @@ def ftp(host: Shell, to: object, *, passive: bool = True, rate: float = 1e6) -> 
 
     Every server of the lab has the same file, and the client is in the same machine.
     """
-    path = f"{services.BASE}/share/{services.SHARED_FILE}"
-    digest = host.succeed(f"sha256sum {path}").split()[0]
+    digest = host.succeed(["cat", services.SHARED_DIGEST]).split()[0]
     file = {"file": services.SHARED_FILE, "sha256": digest}
     return _start(host, "ftp", to, 21, passive=passive, rate=rate, **file)
 
 
 def _start(host: Shell, kind: str, to: object, port: int, **options: Any) -> Flow:
     data = json.dumps({"to": str(to), "port": port, "source": None, **options})
-    program = host.spawn(["python3", f"{services.BASE}/traffic.py", kind, data])
+    program = host.spawn(services.program("traffic", kind, data))
     return Flow(program, f"{kind} from {host.name} to {to}")

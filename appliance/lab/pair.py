@@ -26,7 +26,7 @@ from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.machine import Ground, Inside, Machine
 from appliance.lab.node import Appliance, Condition
 from appliance.lab.peers import NAME, Neighbour, Peers, PeersImage
-from appliance.plan.model import Address, Plan, Role
+from appliance.plan.model import Address, Plan
 
 BOOT_WITHIN = 240.0  # seconds for a machine's first word; generous, for loaded build machines
 BETWEEN_LOOKS = 0.2  # seconds
@@ -192,10 +192,6 @@ class Lab:
     def capture(self, network: str) -> Path:
         """All frames that entered a network, as a pcap file that still grows."""
         return self.cables.capture(network)
-
-    def traffic_networks(self) -> list[str]:
-        """The networks that carry other people's packets."""
-        return [n.name for n in self.plan.networks.values() if n.role is Role.TRAFFIC]
 
     def _only(self, wanted: Condition) -> Appliance:
         conditions = self.conditions()

@@ -1,6 +1,6 @@
 """One side of one probe of the ruleset; runs inside a lab host, Python's standard library only.
 
-`probe.py listen PROTOCOL ADDRESS PORT` answers until its input ends. `probe.py send PROTOCOL SOURCE
+`probe listen PROTOCOL ADDRESS PORT` answers until its input ends. `probe send PROTOCOL SOURCE
 DESTINATION PORT TOKEN SECONDS` asks once and prints what came of it as JSON: `answer` (answered,
 refused, silent, or unreachable) and `port`, the one it sent from.
 """

@@ -51,7 +51,8 @@ def _fallback() -> Path:
 class Service:
     """The verbs, for one lab.
 
-    `ending` is set when somebody asked for its end; `gone` by whoever made it, when nothing is left.
+    `ending` is set when somebody asked for its end; `gone` by whoever made it, when nothing is
+    left.
     """
 
     def __init__(self, lab: Lab, gone: threading.Event) -> None:

@@ -7,6 +7,7 @@ iperf3 (5201).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +16,12 @@ from appliance.lab.topology import Host
 
 BASE = "/run/lab"
 KEY = f"{BASE}/key"
-SHARED_FILE = "data"  # what FTP and HTTP give
+SHARE = f"{BASE}/share"
+SHARED_FILE = "data"  # what FTP and HTTP give; every host has the same
+SHARED_DIGEST = f"{BASE}/data.sha256"
 SHARED_SIZE = 8 << 20  # bytes
+
+_PROGRAMS = ("echo", "probe", "meter", "paced", "traffic")
 
 SSHD = f"""\
 HostKey {BASE}/host_key
@@ -34,10 +39,9 @@ VSFTPD = f"""\
 listen=YES
 anonymous_enable=YES
 no_anon_password=YES
-anon_root={BASE}/share
+anon_root={SHARE}
 secure_chroot_dir={BASE}/empty
 connect_from_port_20=YES
-reverse_lookup_enable=NO
 seccomp_sandbox=NO
 background=NO
 """
@@ -52,17 +56,24 @@ events {{ worker_connections 256; }}
 http {{
   access_log off;
   keepalive_requests 100000;
-  server {{ listen 80; listen [::]:80; root {BASE}/share; }}
+  server {{ listen 80; listen [::]:80; root {SHARE}; }}
 }}
 """
 
 
+def program(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of the lab's own programs on a host."""
+    words = ["python3", "-m", f"appliance.lab.{module}", *arguments]
+    return ["env", f"PYTHONPATH={BASE}", *words]
+
+
 def files() -> dict[str, str]:
     """What is written into the peers machine before `prepare` runs."""
-    here = Path(__file__).parent
-    programs = ("traffic.py", "echo.py", "probe.py")
+    package = Path(__file__).parents[1]
+    programs = ("__init__", "lab/__init__", *(f"lab/{name}" for name in _PROGRAMS))
+    sources = [f"{name}.py" for name in programs]
     return {
-        **{f"{BASE}/{name}": (here / name).read_text() for name in programs},
+        **{f"{BASE}/appliance/{name}": (package / name).read_text() for name in sources},
         f"{BASE}/sshd_config": SSHD,
         f"{BASE}/vsftpd.conf": VSFTPD,
         f"{BASE}/nginx.conf": NGINX,
@@ -75,16 +86,16 @@ def prepare() -> str:
         f"[ -e {path} ] || ssh-keygen -q -t ed25519 -N '' -f {path}"
         for path in (f"{BASE}/host_key", KEY)
     )
-    share = f"{BASE}/share"
     return f"""\
 set -e
 # An account whose password field begins with ! is locked for sshd; * only has no password.
 sed -i 's/^root:[^:]*:/root:*:/' /etc/shadow
-mkdir -p {share} {BASE}/empty {BASE}/log /run/sshd
+mkdir -p {SHARE} {BASE}/empty {BASE}/log /run/sshd
 {keys}
-head -c {SHARED_SIZE} /dev/urandom >{share}/{SHARED_FILE}
-echo lab >{share}/index.html
-chmod -R a+rX {share}
+head -c {SHARED_SIZE} /dev/urandom >{SHARE}/{SHARED_FILE}
+sha256sum {SHARE}/{SHARED_FILE} >{SHARED_DIGEST}
+echo lab >{SHARE}/index.html
+chmod -R a+rX {SHARE}
 """
 
 
@@ -109,18 +120,19 @@ def serve(host: Host) -> str:
         "vsftpd": f"vsftpd {BASE}/vsftpd.conf",
         "nginx": f"nginx -c {BASE}/nginx.conf",
         "iperf3": "iperf3 -s",
-        "echo": f"python3 {BASE}/echo.py",
+        "echo": shlex.join(program("echo")),
     }
+    # vsftpd writes what is wrong to its standard input, where a client would be.
     return "\n".join(
-        f"ip netns exec {host.name} {command} </dev/null >{BASE}/log/{host.name}.{name} 2>&1 &"
+        f"ip netns exec {host.name} {command} >{BASE}/log/{host.name}.{name} 2>&1 <&1 &"
         for name, command in programs.items()
     )
 
 
 def listening() -> str:
     """A command that succeeds when all services of the host that runs it listen."""
-    ports = "22|21|80|5201|7"
-    return f"test $(ss -Hltn | grep -cE ':({ports}) ' ) -ge 5"
+    ports = (7, 21, 22, 80, 5201)
+    return " && ".join(f"ss -Hltn sport = {port} | grep -q ." for port in ports)
 
 
 def cards(networks: Sequence[str]) -> Mapping[str, str]:

@@ -104,7 +104,7 @@ class Traffic:
     """The program as the host runs it."""
 
     def __init__(self, kind: str, **options: Any) -> None:
-        argv = [sys.executable, "-I", traffic.__file__, kind, json.dumps(options)]
+        argv = [sys.executable, "-m", traffic.__name__, kind, json.dumps(options)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True)
 

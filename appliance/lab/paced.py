@@ -1,0 +1,249 @@
+"""Traffic in small pieces with answers: byte streams and datagrams; runs inside a lab host."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import socket
+import struct
+import subprocess
+import time
+from typing import Any
+
+from appliance.lab.meter import Meter
+
+# After `stop` an answer may still be on its way: TCP backs off to a few seconds in an interruption.
+DRAIN = 15.0
+LAST_ANSWER = 2.0
+SETUP = 30.0  # seconds for a connection to stand
+LETTERS = b"abcdefghijklmnopqrstuvwxyz"
+
+
+class Stream:
+    """A byte stream to an echo: whatever comes back must be what was sent, in order, to the last
+    byte.
+
+    `interval` None sends nothing until the end: an idle connection.
+    """
+
+    def __init__(self, meter: Meter, interval: float | None, size: int) -> None:
+        self.meter = meter
+        self.interval = interval
+        self.size = size
+        self.letters = random.Random(1)
+        self.awaited = bytearray()
+
+    def descriptor(self) -> int:
+        """What becomes readable when an answer comes."""
+        raise NotImplementedError
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        raise NotImplementedError
+
+    def send(self) -> None:
+        """Send the next piece."""
+        piece = bytes(self.letters.choices(LETTERS, k=self.size))
+        self.awaited += piece
+        self.meter.sent += len(piece)
+        try:
+            self.write(piece)
+        except OSError as error:
+            self.meter.died(f"cannot send: {error}")
+
+    def receive(self) -> None:
+        """Take what came, and compare."""
+        try:
+            data = os.read(self.descriptor(), 65536)
+        except OSError as error:
+            self.meter.died(f"cannot receive: {error}")
+            return
+        if not data:
+            self.meter.died("the other side closed the connection")
+        elif self.awaited.startswith(data):
+            del self.awaited[: len(data)]
+            self.meter.answer(len(data))
+        else:
+            self.meter.whole = False
+            self.meter.died("the stream is broken: other bytes came than were sent")
+
+    def finish(self) -> None:
+        """One last piece shows that the connection still carries; then all answers must come."""
+        if self.interval is None:
+            self.meter.begin()  # the stall of an idle connection is that of its one answer
+        self.meter.quiet()
+        if self.meter.alive:
+            self.send()
+        self.drain(DRAIN)
+        if self.awaited:
+            self.meter.whole = False
+            self.meter.died(f"{len(self.awaited)} bytes never came back")
+
+    def drain(self, seconds: float) -> None:
+        """Wait for the answers that are due."""
+        deadline = time.monotonic() + seconds
+        while self.awaited and self.meter.alive:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.descriptor()], [], [], left)[0]:
+                return
+            self.receive()
+
+    def open(self) -> None:
+        """The connection stands when a first piece has come back."""
+        self.send()
+        self.drain(SETUP)
+        if self.awaited:
+            raise ConnectionError(self.meter.note or f"no echo within {SETUP:g} s")
+
+
+class Tcp(Stream):
+    """A TCP connection to an echo service."""
+
+    def __init__(self, meter: Meter, to: str, port: int, source: str | None, **stream: Any) -> None:
+        super().__init__(meter, **stream)
+        self.end = socket.create_connection((to, port), SETUP, (source, 0) if source else None)
+        self.end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.end.setblocking(False)
+
+    def descriptor(self) -> int:
+        """The socket."""
+        return self.end.fileno()
+
+    def write(self, data: bytes) -> None:
+        """Into the socket; its buffer is far larger than what an interruption lets pile up."""
+        self.end.sendall(data)
+
+
+class Command(Stream):
+    """A program whose output repeats its input: OpenSSH's client with `cat` at the far end."""
+
+    def __init__(self, meter: Meter, argv: list[str], **stream: Any) -> None:
+        super().__init__(meter, **stream)
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdin
+        assert self.process.stdout
+        self.inward, self.outward = self.process.stdin.fileno(), self.process.stdout.fileno()
+
+    def descriptor(self) -> int:
+        """The program's output."""
+        return self.outward
+
+    def write(self, data: bytes) -> None:
+        """Into the program's input."""
+        os.write(self.inward, data)
+
+
+class Datagrams:
+    """Numbered datagrams, each to be echoed; what is lost is lost, the stall is the measure."""
+
+    def __init__(
+        self, meter: Meter, to: str, port: int, source: str | None, interval: float
+    ) -> None:
+        self.meter = meter
+        self.interval = interval
+        self.number = self.first = 0
+        self.seen: set[int] = set()
+        family = socket.AF_INET6 if ":" in to else socket.AF_INET
+        self.end = self.socket(family)
+        if source:
+            self.end.bind((source, 0))
+        self.end.connect((to, port))
+        self.end.setblocking(False)
+
+    def socket(self, family: socket.AddressFamily) -> socket.socket:
+        """The kind of socket."""
+        return socket.socket(family, socket.SOCK_DGRAM)
+
+    def pack(self, number: int) -> bytes:
+        """The packet with this number."""
+        return struct.pack("!Q", number)
+
+    def unpack(self, data: bytes) -> int | None:
+        """The number in an answer; None when it is none of ours."""
+        return int(struct.unpack("!Q", data)[0]) if len(data) == 8 else None
+
+    def descriptor(self) -> int:
+        """The socket."""
+        return self.end.fileno()
+
+    def send(self) -> None:
+        """Send the next number; no route, a refusal or no carrier are interruptions like others."""
+        self.number += 1
+        self.meter.sent += 1
+        try:
+            self.end.send(self.pack(self.number))
+        except OSError as error:
+            self.meter.note = str(error)
+
+    def receive(self) -> None:
+        """Take an answer; one that comes twice counts once."""
+        try:
+            number = self.unpack(self.end.recv(2048))
+        except OSError as error:
+            self.meter.note = str(error)
+            return
+        if number is None or number in self.seen:
+            return
+        self.seen.add(number)
+        self.meter.answer()
+
+    def ask(self, seconds: float) -> bool:
+        """Send now and then until an answer comes; whether one did."""
+        end = due = time.monotonic()
+        before = len(self.seen)
+        while len(self.seen) == before and (now := time.monotonic()) < end + seconds:
+            if now >= due:
+                self.send()
+                due = now + 0.1
+            if select.select([self.end], [], [], due - now)[0]:
+                self.receive()
+        return len(self.seen) > before
+
+    def open(self) -> None:
+        """The path stands when a first answer has come; what was lost before does not count."""
+        if not self.ask(SETUP):
+            raise ConnectionError(f"no echo within {SETUP:g} s ({self.meter.note})")
+        self.first = self.number + 1
+        self.seen = set(range(self.first))
+        self.meter.sent = self.meter.received = 0
+
+    def finish(self) -> None:
+        """Alive means that an answer still comes; what is sent to learn that does not count."""
+        self.meter.quiet()
+        ours = range(self.first, self.number + 1)
+        self.meter.alive = self.ask(LAST_ANSWER)
+        self.meter.sent = len(ours)
+        self.meter.received = len(self.seen & set(ours))
+
+
+class Ping(Datagrams):
+    """The same with ICMP echo requests (RFC 792, RFC 4443)."""
+
+    def socket(self, family: socket.AddressFamily) -> socket.socket:
+        """A raw socket sees every ICMP message of the host: `unpack` sorts them."""
+        self.six = family == socket.AF_INET6
+        self.identity = os.getpid() & 0xFFFF
+        number = socket.IPPROTO_ICMPV6 if self.six else socket.IPPROTO_ICMP
+        return socket.socket(family, socket.SOCK_RAW, number)
+
+    def pack(self, number: int) -> bytes:
+        """An echo request; the kernel adds ICMPv6's checksum but not ICMP's."""
+        kind = 128 if self.six else 8
+        body = struct.pack("!HHQ", self.identity, number & 0xFFFF, number)
+        total = (kind << 8) + sum(struct.unpack("!6H", body))
+        total = (total & 0xFFFF) + (total >> 16)
+        total = (total & 0xFFFF) + (total >> 16)
+        return struct.pack("!BBH", kind, 0, 0 if self.six else ~total & 0xFFFF) + body
+
+    def unpack(self, data: bytes) -> int | None:
+        """The number of an echo reply with our identity; IPv4 hands the IP header up as well."""
+        if not self.six:
+            data = data[(data[0] & 0x0F) * 4 :]
+        if len(data) != 16 or data[0] != (129 if self.six else 0):
+            return None
+        _, _, _, identity, _, number = struct.unpack("!BBHHHQ", data)
+        return int(number) if identity == self.identity else None
+
+
+Paced = Stream | Datagrams
