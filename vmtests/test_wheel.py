@@ -40,7 +40,7 @@ def test_a_bad_file_ends_with_2_and_writes_nothing(installed: Installed, tmp_pat
     bad.write_text(EXAMPLE.read_text().replace("virtual:", "virtaul:"))
     for verb in ("render", "build"):
         done = installed.run(verb, bad, "-o", tmp_path / "out", code=2)
-        assert f"{bad.name}:14:5: " in done.stderr
+        assert f"{bad.name}:13:5: " in done.stderr
         assert "did you mean 'virtual'" in done.stderr
     assert not (tmp_path / "out").exists()
 
