@@ -8,9 +8,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_UNUSED_S = 7 * 24 * 3600
 
 
 def key(*inputs: object) -> str:
@@ -84,15 +87,27 @@ def _holding(folder: Path) -> Iterator[bool]:
 def folder(path: Path, make: Callable[[Path], None], *, fresh: bool = False) -> Path:
     """The folder `path`; if it is missing (or `fresh` is asked) `make` fills a new one.
 
-    It is filled under another name and gets its own only when `make` has returned.
+    It is filled under another name and gets its own only when `make` has returned. What has the
+    same name up to the last dash, and was not asked for in a week, makes room for it.
     """
-    if path.is_dir() and not fresh:
-        return path
-    with locked(path.with_name(path.name + ".lock")):
-        if path.is_dir() and not fresh:
-            return path
-        with workspace(path) as work:
-            make(work)
-            shutil.rmtree(path, ignore_errors=True)
-            work.rename(path)
+    if not path.is_dir() or fresh:
+        with locked(path.with_name(path.name + ".lock")):
+            if not path.is_dir() or fresh:
+                _make(path, make)
+    os.utime(path)
     return path
+
+
+def _make(path: Path, make: Callable[[Path], None]) -> None:
+    _forget(path.parent.glob(f"{path.name.rpartition('-')[0]}-*"))
+    with workspace(path) as work:
+        make(work)
+        shutil.rmtree(path, ignore_errors=True)
+        work.rename(path)
+
+
+def _forget(folders: Iterable[Path]) -> None:
+    """Remove what nobody has asked for in a week."""
+    for path in folders:
+        if path.is_dir() and time.time() - path.stat().st_mtime > _UNUSED_S:
+            shutil.rmtree(path, ignore_errors=True)

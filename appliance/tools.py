@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from appliance import apt, resources, store
@@ -93,11 +94,7 @@ def ensure() -> ToolsTree:
     """
     sources = apt.sources(SUITE)
     path = resources.cache() / f"tools-{store.key(SUITE, PACKAGES, sources)}"
-    if not path.is_dir():
-        _need_programs()
-        with step(f"Making the tools tree (Debian {SUITE})"):
-            store.folder(path, lambda work: _make(work, sources))
-    return ToolsTree(path)
+    return ToolsTree(store.folder(path, partial(_make, sources=sources)))
 
 
 def _unshare() -> list[str]:
@@ -109,6 +106,7 @@ def _unshare() -> list[str]:
 
 def _make(work: Path, sources: str | None) -> None:
     """Fill `work`, by way of a tar: so a user who is not root owns every file and can remove it."""
+    _need_programs()
     archive = work / "tree.tar"
     mmdebstrap = [
         "mmdebstrap",
@@ -121,8 +119,9 @@ def _make(work: Path, sources: str | None) -> None:
         SUITE,
         str(archive),
     ]
-    run([*mmdebstrap, "-"] if sources else mmdebstrap, stdin=sources, log=work / "log")
-    run(["tar", "--extract", f"--file={archive}", f"--directory={work}", *_KEPT])
+    with step(f"Making the tools tree (Debian {SUITE})"):
+        run([*mmdebstrap, "-"] if sources else mmdebstrap, stdin=sources, log=work / "log")
+        run(["tar", "--extract", f"--file={archive}", f"--directory={work}", *_KEPT])
     archive.unlink()
 
 

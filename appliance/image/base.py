@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from appliance import resources, store
@@ -84,10 +85,8 @@ def base(hardware: Hardware, tools: ToolsTree, *, fresh: bool = False) -> Base:
     """
     with recipe(tools, ingredients(hardware)) as gathered:
         path = resources.cache() / f"base-{hardware}-{gathered.key}"
-        if fresh or not path.is_dir():
-            with step(f"Building the base image for {hardware}"):
-                store.folder(path, lambda work: _make(work, gathered, hardware), fresh=fresh)
-    return Base(path)
+        make = partial(_make, gathered=gathered, hardware=hardware)
+        return Base(store.folder(path, make, fresh=fresh))
 
 
 def ingredients(hardware: Hardware) -> Ingredients:
@@ -104,15 +103,13 @@ def _make(work: Path, gathered: Recipe, hardware: Hardware) -> None:
     """Build in a folder inside `work`, keep the parts, drop the rest."""
     built = work / "mkosi"
     built.mkdir()
+    parts = [f"--initrd={built}/initrd.cpio.zst"]
+    parts += [f"--extra-tree={gathered.router}:/usr/lib/appliance"]
     manifest = "--manifest-format=json"
-    gathered.mkosi(built, ["initrd"], manifest)
-    gathered.mkosi(
-        built,
-        ["appliance", hardware],
-        manifest,
-        f"--initrd={built}/initrd.cpio.zst",
-        f"--extra-tree={gathered.router}:/usr/lib/appliance",
-    )
+    with step("Building the base image: the initrd"):
+        gathered.mkosi(built, ["initrd"], manifest)
+    with step(f"Building the base image: the root, for {hardware}"):
+        gathered.mkosi(built, ["appliance", hardware], manifest, *parts)
     _keep(built, Base(work), gathered.tools)
     shutil.rmtree(built)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from appliance import resources, store, tools
@@ -28,16 +29,15 @@ def peers_image(*, fresh: bool = False) -> Peers:
     """The image, from the cache or made now (a minute); `fresh` makes it in any case."""
     with recipe(tools.ensure(), INGREDIENTS) as gathered:
         path = resources.cache() / f"peers-{gathered.key}"
-        if fresh or not path.is_dir():
-            with step("Building the image of the lab's peers"):
-                store.folder(path, lambda work: _make(work, gathered), fresh=fresh)
+        store.folder(path, partial(_make, gathered=gathered), fresh=fresh)
     return Peers(path / "vmlinuz", path / "initrd", path / "root.raw")
 
 
 def _make(work: Path, gathered: Recipe) -> None:
     built = work / "mkosi"
     built.mkdir()
-    gathered.mkosi(built, ["peers", "vm"])
+    with step("Building the image of the lab's peers"):
+        gathered.mkosi(built, ["peers", "vm"])
     for name, part in {
         "vmlinuz": "vmlinuz",
         "initrd": "initrd",

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,14 @@ def test_pythons_caches_are_no_change(tmp_path: Path) -> None:
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__/a.pyc").touch()
     assert store.folder_digest(tmp_path) == before
+
+
+def test_what_nobody_asked_for_in_a_week_makes_room(tmp_path: Path) -> None:
+    for name in ("image-old", "image-used", "other-old"):
+        store.folder(tmp_path / name, lambda work: None)
+    long_ago = time.time() - 8 * 24 * 3600
+    for name in ("image-old", "image-used", "other-old"):
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    store.folder(tmp_path / "image-used", lambda work: None)
+    store.folder(tmp_path / "image-new", lambda work: None)
+    assert sorted(made(tmp_path / "any")) == ["image-new", "image-used", "other-old"]
