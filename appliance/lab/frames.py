@@ -91,4 +91,3 @@ class Match:
 
 VRRP = Match(protocol=VRRP_PROTOCOL)
 CONNTRACKD = Match(protocol=UDP, port=3780)
-ANY_ARP = Match(ethertype=ARP)
