@@ -15,7 +15,7 @@ CACHE = "conntrackd -C /etc/conntrackd/conntrackd.conf -e"
 
 def test_one_node_is_active_and_the_other_holds_its_connections(pair: Lab) -> None:
     with typing(pair) as session:
-        held = r"ESTABLISHED.*src=192.168.0.3 dst=192.168.1.3.*dport=22.*dst=192.168.1.100"
+        held = "ESTABLISHED src=192.168.0.3 dst=192.168.1.3 .*dport=22"
         pair.standby().wait_until(f"{CACHE} | grep -q '{held}'", 10)
         assert session.stop().survived
     assert pair.active() is not pair.standby()
