@@ -60,10 +60,11 @@ def compose(job: Job, out: Path, tools: ToolsTree) -> str:
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         _unified_kernel(job, uki, Path(scratch), tools)
         disk.write(raw, job.version, job.base, _boot_files(job, uki, Path(scratch)), tools)
-    _payload(job, update)
     with ThreadPoolExecutor() as pool:
         digest = pool.submit(sha256, raw)
+        payload = pool.submit(_payload, job, update)
         run(tools.inside(["zstd", "--quiet", "-1", "--threads=0", raw]))
+        payload.result()
         (out / manifest.NAME).write_text(manifest.text(job, out, {raw: digest.result()}))
     return digest.result()
 
