@@ -62,10 +62,10 @@ def build(
 
 
 def _move(new: Path, out: Path, old: Path) -> None:
-    """Put each thing from `new` into `out`; what had its name goes to `old`."""
+    """Put each thing from `new` into `out`; a folder that had its name goes to `old` first."""
     out.mkdir(exist_ok=True)
     old.mkdir()
     for thing in sorted(new.iterdir()):
-        if (out / thing.name).exists():
+        if (out / thing.name).is_dir():
             (out / thing.name).rename(old / thing.name)
-        thing.rename(out / thing.name)
+        thing.replace(out / thing.name)
