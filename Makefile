@@ -36,7 +36,7 @@ test-full: $(VENV)/.ready ## everything in its long form
 	$(BIN)/python -m pytest --full
 
 figures: $(VENV)/.ready ## measure docs/figures.md anew
-	$(BIN)/python -m pytest --full -m figures vmtests --write-figures docs/figures.md
+	$(BIN)/python -m pytest -v --full -m figures vmtests --write-figures docs/figures.md
 
 clean: ## remove what was built here (the cache of tools and base images stays)
 	rm -rf build dist artefacts

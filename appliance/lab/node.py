@@ -15,6 +15,8 @@ from appliance.plan.model import Address, Plan
 
 MEMORY = 384  # MiB
 STATE_FILE = "/run/appliance/state.json"
+# Seconds in its role: keepalived begins as a standby that takes over only after a startup delay.
+ARMED_AFTER = 3.0
 
 
 class Condition(StrEnum):
@@ -102,4 +104,8 @@ class Appliance(Machine):
         state = self.state()
         if not state or not state["gate"]:
             return "its state agent has not passed the gate"
-        return f"its state agent still owes {state['owed']}" if state["owed"] else None
+        if state["owed"]:
+            return f"its state agent still owes {state['owed']}"
+        in_role = float(self.succeed(["cat", "/proc/uptime"]).split()[0])
+        in_role -= state["since"]["monotonic"]
+        return None if in_role > ARMED_AFTER else f"{state['role']} for only {in_role:.1f} s"

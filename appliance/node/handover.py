@@ -24,7 +24,7 @@ from appliance.node.events import Role
 
 _HELP = "Give the active role to the other node, without losing a connection."
 
-_POLL_S = 0.002
+_POLL_S = 0.02
 _PEER_HEARD_S = 3.0  # the peer's conntrackd speaks each second
 _TABLE_S = 20.0
 _RELEASE_S = 5.0
