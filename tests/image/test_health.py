@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from appliance import resources
 from appliance.node import health
 
-SAYS = {"systemctl": "active", "failed": "", "nft": "table inet appliance { chain forward { } }"}
+CLOSED = resources.data("overlays") / "common/usr/lib/appliance/closed.nft"
+
+SAYS = {"systemctl": "active", "failed": "", "nft": "table inet appliance { chain known { } }"}
 
 
 def router(root: Path, *files: Path) -> Path:
@@ -61,6 +64,7 @@ def test_any_failed_unit(tmp_path: Path, says) -> None:
     assert list(health.problems(router(tmp_path, health.NODE))) == ["other.service has failed"]
 
 
-def test_a_firewall_that_is_not_loaded(tmp_path: Path, says) -> None:
-    says["nft"] = ""
+@pytest.mark.parametrize("loaded", ["", CLOSED.read_text()], ids=["none", "closed"])
+def test_a_firewall_that_is_not_the_sites(tmp_path: Path, says, loaded: str) -> None:
+    says["nft"] = loaded
     assert list(health.problems(router(tmp_path, health.NODE))) == ["the firewall is not loaded"]
