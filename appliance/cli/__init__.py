@@ -42,8 +42,9 @@ def _root(
 ) -> None:
     """Build, test and run a highly available firewall from one site file.
 
-    Start with `appliance check SITE`, then `appliance build SITE -o DIR` for a bootable image, or
-    `appliance lab up SITE` to boot the pair here and try to break it.
+    Start with `appliance check SITE`; `appliance build SITE -o DIR` makes a bootable image.
+
+    `appliance lab up SITE` boots the pair on this machine, for you to try to break.
     """
     if verbose:
         show_commands()
