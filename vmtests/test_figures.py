@@ -6,17 +6,17 @@ The site is testcase.yaml with one rule more, for a UDP probe each 5 ms.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from appliance.lab import flows
-from appliance.lab.node import Appliance
 from appliance.lab.pair import Lab
 from vmtests.figures import Figures
 from vmtests.installed import CLONE, Installed
-from vmtests.observe import moves, settle, typing, until
+from vmtests.observe import moves, settle, typing
 
 RULE = "    - {from: inside, to: outside, service: icmp}\n"
 SITE = (
@@ -98,10 +98,14 @@ def test_handover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
 def test_power_loss(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     """Ours, and the same pair with keepalived's usual configuration, in the same run."""
     ours = [gap_at_power_loss(pair) for _ in rounds(3, 10)]
-    usual = [gap_at_power_loss(pair, as_usual) for _ in rounds(2, 5)]
     gap = figures.add(
         "gap at power loss, adverts each 100 ms", "ms", *ours, goal="median 400 ms, worst 1 s"
     )
+    usual = []
+    for _ in rounds(2, 5):
+        settle(pair)
+        with usual_configuration(pair):
+            usual.append(gap_at_power_loss(pair))
     other = figures.add("gap at power loss, usual VRRPv2, adverts each 1 s", "ms", *usual, goal="")
     ratio = figures.add(
         "usual gap, in our gaps (medians)", "", other.median / gap.median, goal="at least 6"
@@ -111,13 +115,9 @@ def test_power_loss(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     assert ratio.median >= 6
 
 
-def gap_at_power_loss(pair: Lab, configure: Callable[[Appliance], None] | None = None) -> float:
+def gap_at_power_loss(pair: Lab) -> float:
     """Milliseconds without an answer to a UDP probe each 5 ms, when the active node loses power."""
     settle(pair)
-    if configure:
-        for node in (pair.standby(), pair.active()):
-            configure(node)
-        until(lambda: pair.trouble() is None, 60, "the pair to settle")
     with flows.udp(pair.hosts["inside"], pair.hosts["outside"].address) as probe:
         moves(probe, 100)
         lost, heir = pair.active(), pair.standby()
@@ -127,9 +127,20 @@ def gap_at_power_loss(pair: Lab, configure: Callable[[Appliance], None] | None =
         return probe.stop().longest_stall * MILLISECONDS
 
 
-def as_usual(node: Appliance) -> None:
-    """VRRPv2 with an advertisement each second: what keepalived does when not told otherwise."""
-    node.succeed(
-        f"sed -i 's/vrrp_version 3/vrrp_version 2/; s/advert_int .*/advert_int 1/' {KEEPALIVED} && "
-        f"grep -q 'vrrp_version 2' {KEEPALIVED} && systemctl restart keepalived"
-    )
+@contextmanager
+def usual_configuration(pair: Lab) -> Iterator[None]:
+    """VRRPv2 with an advertisement each second: what keepalived does when not told otherwise.
+
+    A node that lost power meanwhile comes back with the image's own; the other gets it back here,
+    as the two versions do not understand each other.
+    """
+    for node in (pair.standby(), pair.active()):
+        node.succeed(
+            f"cp {KEEPALIVED} /run/kept.conf && "
+            f"sed -i 's/vrrp_version 3/vrrp_version 2/; s/advert_int .*/advert_int 1/' {KEEPALIVED}"
+            f" && grep -q 'vrrp_version 2' {KEEPALIVED} && systemctl restart keepalived"
+        )
+    yield
+    for node in pair.nodes.values():
+        if node.running:
+            node.succeed(f"cp /run/kept.conf {KEEPALIVED} && systemctl restart keepalived")
