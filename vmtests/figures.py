@@ -75,8 +75,8 @@ class Figures:
 PAGE = """# Figures
 
 Measured by `{command}`, which writes this page; every row is judged by the test that measures it.
-The machine: {machine}. Without hardware virtualisation a guest runs some ten times slower than on
-real hardware, so the times that depend on the processor are upper bounds.
+The machine: {machine}.
+A guest is slower there than on real hardware, so times that depend on its processor are upper bounds.
 
 {table}
 """
