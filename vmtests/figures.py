@@ -9,6 +9,10 @@ from statistics import median
 
 import pytest
 
+from appliance import tools
+from appliance.image.peers import peers_image
+from appliance.lab import kvm
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -76,7 +80,7 @@ PAGE = """# Figures
 
 Measured by `{command}`, which writes this page; every row is judged by the test that measures it.
 The machine: {machine}.
-A guest is slower there than on real hardware, so times that depend on its processor are upper bounds.
+Without KVM a guest is slower than real hardware: what depends on its processor is an upper bound.
 
 {table}
 """
@@ -86,10 +90,9 @@ def machine() -> str:
     """Cores, memory and virtualisation of this machine, in words."""
     memory = Path("/proc/meminfo").read_text().split()[1]
     cores = Path("/proc/cpuinfo").read_text().count("processor\t")
-    return (
-        f"{cores} cores, {int(memory) / 2**20:.0f} GiB, {platform.machine()}, "
-        "QEMU with software emulation (TCG)"
-    )
+    accelerator = kvm.accelerator(tools.ensure(), peers_image().kernel)
+    gib = int(memory) / 2**20
+    return f"{cores} cores, {gib:.0f} GiB, {platform.machine()}; QEMU with `{accelerator}`"
 
 
 KEY = pytest.StashKey[Figures]()
