@@ -78,7 +78,7 @@ class Figures:
 
 PAGE = """# Figures
 
-Measured by `{command}`, which writes this page; every row is judged by the test that measures it.
+Measured by `{command}`, which writes this page; every goal is judged by the test that measures it.
 The machine: {machine}.
 Without KVM a guest is slower than real hardware: what depends on its processor is an upper bound.
 
