@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from appliance import store
 from appliance.errors import ToolError
 
 MARKER = ".appliance-render"
@@ -35,10 +34,7 @@ def write(tree: FileTree, directory: Path) -> None:
     directory = directory.resolve()
     if directory.exists() and any(directory.iterdir()) and not (directory / MARKER).exists():
         raise ToolError(f"{directory} is not empty and was not made by render", "name a new folder")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        fresh.chmod(0o755)
+    with store.workspace(directory) as fresh:
         (fresh / MARKER).touch()
         for node, files in tree.items():
             for path, file in files.items():
@@ -47,8 +43,6 @@ def write(tree: FileTree, directory: Path) -> None:
                 target.write_text(file.content, encoding="utf-8")
                 target.chmod(file.mode)
         _swap(fresh, directory)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _swap(fresh: Path, directory: Path) -> None:
