@@ -147,7 +147,9 @@ def usual_configuration(pair: Lab) -> Iterator[None]:
             f"sed -i 's/vrrp_version 3/vrrp_version 2/; s/advert_int .*/advert_int 1/' {KEEPALIVED}"
             f" && grep -q 'vrrp_version 2' {KEEPALIVED} && systemctl restart keepalived"
         )
-    yield
-    for node in pair.nodes.values():
-        if node.running:
-            node.succeed(f"cp /run/kept.conf {KEEPALIVED} && systemctl restart keepalived")
+    try:
+        yield
+    finally:
+        for node in pair.nodes.values():
+            if node.running:
+                node.succeed(f"cp /run/kept.conf {KEEPALIVED} && systemctl restart keepalived")
