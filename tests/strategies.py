@@ -289,7 +289,10 @@ class Site:
     def ha(self, sync: int | None) -> Tree:
         tree: Tree = {}
         if sync is None:
-            tree["sync"] = self.draw(st.sampled_from(self.networks))
+            named = st.lists(st.sampled_from(self.networks), min_size=1, max_size=2, unique=True)
+            tree["sync"] = self.short(self.draw(named))
+        elif self.maybe("second sync"):
+            tree["sync"] = [self.networks[sync], self.draw(st.sampled_from(self.networks[:sync]))]
         if self.maybe("advert"):
             tree["advert"] = self.draw(st.sampled_from(["10ms", "100ms", "0.25s", "1s", "40.95s"]))
         if self.maybe("preempt"):

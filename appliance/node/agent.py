@@ -186,7 +186,7 @@ class Agent:
 
     def _try_gate(self, now: float) -> None:
         verdict = self._gate.observe(
-            now, self.world.carrier(self.config.sync_interface), self.stats
+            now, any(self.world.carrier(each.interface) for each in self.config.links), self.stats
         )
         if self._gate.wants_table:
             self._ask_peer()

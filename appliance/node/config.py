@@ -1,4 +1,4 @@
-"""What the agent has to know, rendered to /etc/appliance/agent.json."""
+"""What the agents have to know, rendered to /etc/appliance/agent.json."""
 
 from __future__ import annotations
 
@@ -12,24 +12,42 @@ Address = IPv4Address | IPv6Address
 
 PATH = Path("/etc/appliance/agent.json")
 
+# UDP, between the nodes' own addresses on the sync networks. conntrackd's is registered with
+# nobody, but what its manual uses; ours follow it.
+CONNTRACKD_PORT, AGENT_PORT, EXPECTATIONS_PORT = STATE_PORTS = (3780, 3781, 3782)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One sync network: our card in it, our own address and the peer's."""
+
+    interface: str
+    own: Address
+    peer: Address
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Only `virtual` and `sync_interface` differ from site to site; all times are in seconds.
+    """Only `virtual`, `links` and `preempt` differ from site to site; all times are in seconds.
 
-    `virtual` are the addresses that only the active node holds. The gate (see `gate.py`) ends after
-    `gate_s` in any case, and after `absent_s` when nothing is heard of the peer. `forget_s` is how
-    long a standby keeps what it knew as the active node.
+    `virtual` are the addresses that only the active node holds; `links` the sync networks, the
+    preferred one first. The gate (see `gate.py`) ends after `gate_s` in any case, and after
+    `absent_s` when nothing is heard of the peer. `forget_s` is how long a standby keeps what it
+    knew as the active node. `announce` and `hand_over` switch the two cures for FTP (see
+    `expectations.py`).
     """
 
     virtual: tuple[Address, ...]
-    sync_interface: str
+    links: tuple[Link, ...]
     preempt: bool = False
+    announce: bool = True
+    hand_over: bool = True
     group: str = "appliance"
     fifo: Path = Path("/run/appliance/keepalived.fifo")
     control: Path = Path("/run/conntrackd/control")
     state: Path = Path("/run/appliance/state.json")
     handover: Path = Path("/run/appliance/handover")
+    expectations: Path = Path("/run/appliance/expectations")
     gate_s: float = 15.0
     absent_s: float = 3.0
     forget_s: float = 15.0
@@ -40,7 +58,7 @@ def parse(text: str) -> Config:
     raw: dict[str, Any] = json.loads(text)
     known = {field.name: field.type for field in fields(Config)}
     unknown = sorted(raw.keys() - known.keys())
-    missing = sorted({"virtual", "sync_interface"} - raw.keys())
+    missing = sorted({"virtual", "links"} - raw.keys())
     if unknown or missing:
         raise ValueError(f"agent.json: unknown keys {unknown}, missing keys {missing}")
     return Config(**{name: _typed(known[name], value) for name, value in raw.items()})
@@ -52,4 +70,10 @@ def _typed(kind: object, value: Any) -> Any:
         return Path(value)
     if kind == "tuple[Address, ...]":
         return tuple(ip_address(each) for each in value)
+    if kind == "tuple[Link, ...]":
+        return tuple(_link(**each) for each in value)
     return value
+
+
+def _link(interface: str, own: str, peer: str) -> Link:
+    return Link(interface, ip_address(own), ip_address(peer))

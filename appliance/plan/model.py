@@ -185,11 +185,14 @@ class VirtualRouter:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What only a site of two nodes has; `advert_ms` in milliseconds, VRRPv3's steps of 10 ms."""
+    """What only a site of two nodes has; `advert_ms` in milliseconds, VRRPv3's steps of 10 ms.
+
+    `sync` names the networks that carry the pair's state, the preferred one first.
+    """
 
     advert_ms: int
     preempt: bool
-    sync: str
+    sync: tuple[str, ...]
     routers: tuple[VirtualRouter, ...]
 
 

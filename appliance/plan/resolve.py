@@ -14,6 +14,9 @@ from appliance.site.words import meant, quote
 
 LOG_LINES_PER_SECOND = 10
 
+# One to use and one to fall back on; conntrackd would take four (MULTICHANNEL_MAX in channel.h).
+MOST_SYNC_LINKS = 2
+
 
 def resolve(site: Site, faults: Faults, digest: str) -> Plan:
     """The plan of a site. Mistakes are noted in `faults`: with any, the plan is of no use."""
@@ -89,28 +92,39 @@ def _routers(ha: Ha, networks: Mapping[str, Network], faults: Faults) -> tuple[V
     return tuple(found)
 
 
-def _sync(ha: Ha, networks: Mapping[str, Network], faults: Faults) -> str | None:
-    """The network that carries connection state."""
-    by_role = [name for name, network in networks.items() if network.role is Role.SYNC]
-    for name in by_role[1:]:
-        what = f"network {quote(by_role[0])} has role sync already: a second is not supported yet"
-        faults.add(("networks", name, "role"), what)
+def _sync(ha: Ha, networks: Mapping[str, Network], faults: Faults) -> tuple[str, ...]:
+    """The networks that carry connection state, the preferred one first."""
+    by_role = tuple(name for name, network in networks.items() if network.role is Role.SYNC)
     if ha.sync is not None:
         return _named_sync(ha.sync, by_role, faults)
     if not by_role and networks and faults.networks_intact("role") and faults.intact("ha"):
         what = "a pair needs a network that carries its state: none has role sync"
         faults.add(("networks",), what, "or name one: ha: {sync: NETWORK}", key=True)
-    return by_role[0] if by_role else None
+    for name in by_role[MOST_SYNC_LINKS:]:
+        what = f"network {quote(name)} is one sync network too many: at most {MOST_SYNC_LINKS}"
+        faults.add(("networks", name, "role"), what)
+    return by_role
 
 
-def _named_sync(name: str, by_role: list[str], faults: Faults) -> str:
+def _named_sync(
+    named: tuple[str, ...], by_role: tuple[str, ...], faults: Faults
+) -> tuple[str, ...]:
+    """What `ha.sync` says, in its order: it has to name every network that is for nothing else."""
     names = faults.names("networks")
-    if name not in names:
-        faults.add(("ha", "sync"), f"unknown network {quote(name)}", meant(name, names))
-    elif by_role and name not in by_role:
-        what = f"'sync' names {quote(name)}, but network {quote(by_role[0])} has role sync"
-        faults.add(("ha", "sync"), what, "use one of the two")
-    return name
+    for i, name in enumerate(named):
+        loc = ("ha", "sync", i)
+        if name not in names:
+            faults.add(loc, f"unknown network {quote(name)}", meant(name, names))
+        elif name in named[:i]:
+            faults.add(loc, f"network {quote(name)} is given twice")
+        elif i >= MOST_SYNC_LINKS:
+            faults.add(loc, f"a pair has at most {MOST_SYNC_LINKS} sync networks")
+    for name in by_role:
+        if name not in named:
+            what = f"'sync' does not name {quote(name)}, a network with role sync"
+            hint = f"name both, the preferred one first: sync: [{name}, {named[0]}]"
+            faults.add(("ha", "sync"), what, hint)
+    return named
 
 
 def _ssh(site: Site, filtering: Filtering, faults: Faults) -> Ssh | None:

@@ -27,10 +27,12 @@ def neighbours(plan: Plan, node: str, network: str, version: int) -> Neighbours 
     return Neighbours(where.interface, own.ip, other.ip) if own and other else None
 
 
-def sync_ends(plan: Plan, node: str, pair: Pair) -> Neighbours:
-    """The ends of the state channel: by IPv4 where the sync network has it, else by IPv6."""
-    ends = (neighbours(plan, node, pair.sync, version) for version in VERSIONS)
-    return next(each for each in ends if each)
+def sync_links(plan: Plan, node: str, pair: Pair) -> tuple[Neighbours, ...]:
+    """The ends of each state channel, the preferred one first: by IPv4 where the sync network has
+    it, else by IPv6.
+    """
+    by_version = ([neighbours(plan, node, name, v) for v in VERSIONS] for name in pair.sync)
+    return tuple(next(each for each in ends if each) for ends in by_version)
 
 
 def router(plan: Plan, node: str, which: VirtualRouter) -> Neighbours:
@@ -45,7 +47,7 @@ def conversations(plan: Plan, node: str) -> Iterator[Neighbours]:
     """Every conversation between the nodes of a pair; none on a site of one node."""
     if plan.pair:
         ends = [router(plan, node, each) for each in plan.pair.routers]
-        yield from dict.fromkeys([*ends, sync_ends(plan, node, plan.pair)])
+        yield from dict.fromkeys([*ends, *sync_links(plan, node, plan.pair)])
 
 
 def login(plan: Plan, node: str) -> Iterator[tuple[Network, Address]]:

@@ -5,11 +5,12 @@ Sources: conntrackd.conf(5) of conntrack-tools 1.4.8, and what was measured in `
 
 from __future__ import annotations
 
-from appliance.node.config import Config
+from collections.abc import Sequence
+
+from appliance.node.config import CONNTRACKD_PORT, Config
 from appliance.plan.model import Address, Pair, Plan
 from appliance.render import addresses, blocks, sysctl
 from appliance.render.blocks import Block
-from appliance.render.ruleset import SYNC_PORT
 
 LOCK = "/run/conntrackd/lock"
 
@@ -22,28 +23,33 @@ LARGEST_BUFFER = 64 * 2**20
 
 def render(plan: Plan, node: str, pair: Pair, agent: Config) -> str:
     """The text of etc/conntrackd/conntrackd.conf."""
-    ends = addresses.sync_ends(plan, node, pair)
-    return blocks.text([_sync(ends, agent), _general(plan, agent)])
+    links = addresses.sync_links(plan, node, pair)
+    return blocks.text([_sync(links, agent), _general(plan, agent)])
 
 
-def _sync(ends: addresses.Neighbours, agent: Config) -> Block:
+def _sync(links: Sequence[addresses.Neighbours], agent: Config) -> Block:
     """Without `StartupResync` a rebooted node stays empty. The external cache is on, by default:
-    without it related connections are lost.
+    without it related connections are lost. Expectations are not its business: it would commit them
+    without their NAT (nfexp_nlmsg_build in libnetfilter_conntrack), in the way of the whole ones
+    that `appliance.node.expectations` hands over.
     """
     mode = Block("Mode FTFW", (f"PurgeTimeout {agent.forget_s:.0f}", "StartupResync yes"))
-    # Windows that were synchronised late would cost a connection; expectations carry FTP.
-    options = Block("Options", ("TCPWindowTracking no", "ExpectationSync yes"))
-    return Block("Sync", (mode, _udp(ends), options))
+    # Windows that were synchronised late would cost a connection.
+    options = Block("Options", ("TCPWindowTracking no", "ExpectationSync no"))
+    kinds = ["UDP Default", *["UDP"] * (len(links) - 1)] if len(links) > 1 else ["UDP"]
+    channels = (_udp(*each) for each in zip(kinds, links, strict=True))
+    return Block("Sync", (mode, *channels, options))
 
 
-def _udp(ends: addresses.Neighbours) -> Block:
+def _udp(kind: str, ends: addresses.Neighbours) -> Block:
+    """A channel; when its interface goes down, the next one is used."""
     ip = f"IPv{ends.own.version}"
     return Block(
-        "UDP",
+        kind,
         (
             f"{ip}_address {ends.own}",
             f"{ip}_Destination_Address {ends.peer}",
-            f"Port {SYNC_PORT}",
+            f"Port {CONNTRACKD_PORT}",
             f"Interface {ends.interface}",
             f"SndSocketBuffer {SOCKET_BUFFER}",
             f"RcvSocketBuffer {SOCKET_BUFFER}",

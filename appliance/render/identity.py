@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from appliance.node.config import Config
+from appliance.node.config import Config, Link
 from appliance.plan.model import Pair, Plan
 from appliance.render import addresses
 
 
 def hosts(plan: Plan) -> str:
     """The text of etc/hosts: the nodes by their addresses on the sync, else the first network."""
-    network = plan.networks[plan.pair.sync] if plan.pair else next(iter(plan.networks.values()))
+    network = plan.networks[plan.pair.sync[0]] if plan.pair else next(iter(plan.networks.values()))
     nodes = [f"{network.addresses[node.name][0].ip} {node.name}\n" for node in plan.nodes]
     return "127.0.0.1 localhost\n::1 localhost ip6-localhost\n" + "".join(nodes)
 
@@ -23,20 +23,22 @@ def node(plan: Plan, name: str) -> str:
     return _json({"site": plan.site, "node": name, "digest": plan.digest})
 
 
-def agent(plan: Plan, pair: Pair) -> Config:
+def agent(plan: Plan, name: str, pair: Pair) -> Config:
     """What the agent has to know; keepalived's and conntrackd's files take their paths from it."""
     virtual = [each for version in addresses.VERSIONS for each in addresses.virtual(plan, version)]
-    sync = plan.networks[pair.sync].interface
-    return Config(virtual=tuple(virtual), sync_interface=sync, preempt=pair.preempt)
+    links = [Link(e.interface, e.own, e.peer) for e in addresses.sync_links(plan, name, pair)]
+    return Config(virtual=tuple(virtual), links=tuple(links), preempt=pair.preempt)
 
 
 def agent_json(config: Config) -> str:
     """The text of etc/appliance/agent.json: what differs from site to site."""
-    virtual = [str(each) for each in config.virtual]
     return _json(
         {
-            "virtual": virtual,
-            "sync_interface": config.sync_interface,
+            "virtual": [str(each) for each in config.virtual],
+            "links": [
+                {"interface": each.interface, "own": str(each.own), "peer": str(each.peer)}
+                for each in config.links
+            ],
             "preempt": config.preempt,
         }
     )

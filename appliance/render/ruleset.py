@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from appliance.node.config import STATE_PORTS
 from appliance.plan.model import Action, Pair, Plan, Protocol, Rule
 from appliance.render import addresses, nat, nft, nft_text
 from appliance.render.helpers import assignments, names
@@ -17,7 +18,6 @@ from appliance.render.services import Match, matches
 from appliance.render.view import View
 
 TABLE = "appliance"
-SYNC_PORT = 3780  # conntrackd's; registered with nobody, but what its manual uses
 VRRP = 112
 
 INVALID = nft.Counter("invalid", "packets that fit no connection")
@@ -217,10 +217,11 @@ def _vrrp(view: View, pair: Pair, refused: Chain) -> Iterator[Line]:
 
 
 def _state(view: View, pair: Pair) -> Iterator[Line]:
-    """The peer's connections, on the sync network."""
+    """The peer's connections and what its agents say, on the sync networks."""
     yield nft.Remark("The peer's state.")
-    ends = addresses.sync_ends(view.plan, view.node, pair)
-    yield _between(ends, nft.dport("udp", [(SYNC_PORT, SYNC_PORT)]), words="conntrackd")
+    ports = nft.dport("udp", [(STATE_PORTS[0], STATE_PORTS[-1])])
+    for ends in addresses.sync_links(view.plan, view.node, pair):
+        yield _between(ends, ports, words="conntrackd and the agents")
 
 
 def _between(ends: addresses.Neighbours, *more: nft.Part, words: str) -> nft.Rule:

@@ -59,7 +59,7 @@ def _ssh(plan: Plan, node: str) -> dict[PurePosixPath, File]:
 
 
 def _pair(plan: Plan, node: str, pair: Pair) -> dict[PurePosixPath, File]:
-    agent = identity.agent(plan, pair)
+    agent = identity.agent(plan, node, pair)
     return {
         PurePosixPath("etc/appliance/agent.json"): File(identity.agent_json(agent)),
         CONNTRACKD: File(conntrackd.render(plan, node, pair, agent)),

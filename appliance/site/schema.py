@@ -77,7 +77,7 @@ class Ha(Closed):
 
     advert: v.Advert = 100
     preempt: v.Switch = False
-    sync: Maybe[v.Word] = None
+    sync: Maybe[Some[v.Word]] = None
     vrid: v.Vrid = 51
 
 

@@ -16,7 +16,7 @@ from appliance.node import agent as agent_module
 from appliance.node import conntrackd as conntrackd_module
 from appliance.node import kernel, statefile
 from appliance.node.agent import Agent, World
-from appliance.node.config import Address, Config, parse
+from appliance.node.config import Address, Config, Link, parse
 from appliance.node.conntrackd import Request
 from appliance.node.driver import HEAL, REJOIN, TAKE_OVER
 from appliance.node.notify import notify
@@ -38,7 +38,7 @@ class Bench:
     def config(self) -> Config:
         return Config(
             virtual=(VIRTUAL,),
-            sync_interface="sync",
+            links=(Link("sync", ip_address("192.0.2.1"), ip_address("192.0.2.2")),),
             fifo=self.folder / "fifo",
             control=self.folder / "control",
             state=self.folder / "state.json",
@@ -296,9 +296,9 @@ def test_notify_reaches_the_manager_and_never_waits(
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ('{"virtual": []}', "missing keys ['sync_interface']"),
-        ('{"virtual": [], "sync_interface": "a", "gate": 1}', "unknown keys ['gate']"),
-        ('{"virtual": ["x"], "sync_interface": "a"}', "'x' does not appear to be"),
+        ('{"virtual": []}', "missing keys ['links']"),
+        ('{"virtual": [], "links": [], "gate": 1}', "unknown keys ['gate']"),
+        ('{"virtual": ["x"], "links": []}', "'x' does not appear to be"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(text: str, what: str) -> None:

@@ -106,7 +106,7 @@ def plan(networks=NETWORKS, **kwargs):
         ),
         "destination_nat": (),
         "log": DropLog(dropped=True, invalid=True, per_second=10),
-        "pair": Pair(100, False, "sync", routers(networks)),
+        "pair": Pair(100, False, ("sync",), routers(networks)),
         "ssh": Ssh(("inside", "sync"), ()),
         "expectations": (),
     }

@@ -75,7 +75,7 @@ def test_testcase() -> None:
     assert plan.pair == Pair(
         advert_ms=100,
         preempt=False,
-        sync="sync",
+        sync=("sync",),
         routers=(
             VirtualRouter("inside", 4, 51, (ip_interface("192.168.0.100/24"),)),
             VirtualRouter("outside", 4, 52, (ip_interface("192.168.1.100/24"),)),
@@ -204,7 +204,7 @@ def test_the_families_are_virtual_routers_of_their_own(tmp_path: Path) -> None:
     assert plan.pair == Pair(
         advert_ms=250,
         preempt=True,
-        sync="lan",
+        sync=("lan",),
         routers=(
             VirtualRouter("wan", 4, 7, (ip_interface("192.0.2.9/32"),)),
             VirtualRouter(
