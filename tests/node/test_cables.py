@@ -30,7 +30,7 @@ def without_adverts(lab: Lab) -> Iterator[None]:
 def swallowing(node: Node, card: str, way: str) -> Iterator[None]:
     """Every frame is lost in one direction: `egress` from the node, `ingress` to it."""
     chain = f"type filter hook {way} device {card} priority -500; policy drop;"
-    node.run("nft", f"add table netdev mute; add chain netdev mute all {{ {chain} }}")
+    node.run("nft", f"add table netdev mute; add chain netdev mute cut {{ {chain} }}")
     yield
     node.run("nft", "delete table netdev mute")
 
