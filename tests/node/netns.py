@@ -282,3 +282,17 @@ def _wire(lab: Lab) -> None:
         lab.cable(namespace, "eth0", network, host)
         ip("-n", namespace, "address", "add", f"192.168.{third}.3/24", "dev", "eth0")
         ip("-n", namespace, "route", "add", "default", "via", GATEWAY[host])
+
+
+def active(lab: Lab) -> Node:
+    (name,) = lab.active()
+    return lab.nodes[name]
+
+
+def standby(lab: Lab) -> Node:
+    (name,) = set(lab.nodes) - set(lab.active())
+    return lab.nodes[name]
+
+
+def await_standby(node: Node) -> None:
+    wait_for(f"{node.name} stands by", lambda: node.role() == "BACKUP" and node.armed())

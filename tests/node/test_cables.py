@@ -1,5 +1,5 @@
-"""What VRRP alone cannot settle, with the real programs: adverts that do not arrive, and cables that
-swallow frames in one direction while their carrier stays up.
+"""What VRRP alone cannot settle, with the real programs: adverts that do not arrive, and cables
+that swallow frames in one direction while their carrier stays up.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.node.netns import Lab, Node, wait_for
-from tests.node.test_pair import active, await_standby, pair, standby, tcp
-
-__all__ = ["pair"]
+from tests.node.flows import tcp
+from tests.node.netns import Lab, Node, active, await_standby, standby, wait_for
 
 DEAF = "add table inet deaf; add chain inet deaf in { type filter hook input priority -300; }; "
 

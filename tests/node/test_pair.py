@@ -3,46 +3,12 @@
 from __future__ import annotations
 
 import signal
-import socket
 from statistics import median
 
-import pytest
-
-from tests.node.flows import Flow
-from tests.node.netns import Lab, Node, wait_for
+from tests.node.flows import tcp, udp
+from tests.node.netns import Lab, Node, active, await_standby, standby, wait_for
 
 ROUNDS = 3
-
-
-def tcp(lab: Lab, port: int = 7000) -> Flow:
-    return Flow(lab, socket.SOCK_STREAM, port, every=0.01)
-
-
-def udp(lab: Lab) -> Flow:
-    return Flow(lab, socket.SOCK_DGRAM, 7001, every=0.005)
-
-
-@pytest.fixture
-def pair(lab: Lab) -> Lab:
-    """Both nodes up, one active, the other with a heard peer; whatever an earlier test left."""
-    lab.boot()
-    wait_for("one active node", lambda: len(lab.active()) == 1)
-    await_standby(standby(lab))
-    return lab
-
-
-def await_standby(node: Node) -> None:
-    wait_for(f"{node.name} stands by", lambda: node.role() == "BACKUP" and node.armed())
-
-
-def active(lab: Lab) -> Node:
-    (name,) = lab.active()
-    return lab.nodes[name]
-
-
-def standby(lab: Lab) -> Node:
-    (name,) = set(lab.nodes) - set(lab.active())
-    return lab.nodes[name]
 
 
 def await_copy(node: Node, entries: int = 1) -> None:
