@@ -146,8 +146,11 @@ class Node:
 
     def start_conntrackd(self) -> None:
         (self.folder / "run/conntrackd/lock").unlink(missing_ok=True)
-        self.start("conntrackd", "conntrackd", "-C", self.folder / "etc/conntrackd/conntrackd.conf")
+        self.start("conntrackd", *self.conntrackd())
         wait_for("conntrackd", (self.folder / "run/conntrackd/control").exists)
+
+    def conntrackd(self, *options: str) -> list[str]:
+        return ["conntrackd", "-C", str(self.folder / "etc/conntrackd/conntrackd.conf"), *options]
 
     def start_agent(self) -> None:
         self.path("state.json").unlink(missing_ok=True)
