@@ -22,7 +22,9 @@ from appliance.node.conntrackd import Conntrackd, NoAnswerError, Request, Stats
 from appliance.node.driver import HEAL, REJOIN, TAKE_OVER, Done
 from appliance.node.events import Fifo, Parser, Role
 from appliance.node.gate import Gate, Outcome, Verdict
+from appliance.node.journal import log_to_journal
 from appliance.node.notify import notify
+from appliance.node.signals import committed
 
 log = logging.getLogger("appliance.agent")
 
@@ -148,11 +150,18 @@ class Agent:
 
     def _run(self, sequence: tuple[Request, ...]) -> Done:
         """Run a sequence; what is left of it is owed, and the next tick tries again."""
-        done = driver.run(self.conntrackd, sequence, lambda: self._superseded(self.role))
+        done = driver.run(
+            self.conntrackd, sequence, lambda: self._superseded(self.role), self._answered
+        )
         self._owed = done.left
         if done.failure:
             self._alarm("conntrackd", done.failure)
         return done
+
+    def _answered(self, request: Request) -> None:
+        """Expectations need their connections, and clients may use them at once."""
+        if request is Request.COMMIT:
+            committed(self.config.expectations)
 
     # Housekeeping
 
@@ -293,23 +302,9 @@ def _asked_to_hand_over(path: Path) -> bool:
         return False
 
 
-class _Journal(logging.Formatter):
-    """The journal takes the level from a prefix (sd-daemon(3)) and the time from its own clock."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        level = {logging.WARNING: 4, logging.ERROR: 3}.get(record.levelno, 6)
-        return f"<{level}>{record.getMessage()}"
-
-
-def _log_to_journal() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Journal())
-    logging.basicConfig(handlers=[handler], level=logging.INFO)
-
-
 def main(argv: list[str]) -> None:
     """Run for ever; the one optional argument is the path of agent.json."""
-    _log_to_journal()
+    log_to_journal()
     path = Path(argv[1]) if len(argv) > 1 else configuration.PATH
     agent = Agent(configuration.parse(path.read_text()))
     while True:

@@ -35,9 +35,15 @@ class Done:
 
 
 def run(
-    conntrackd: Conntrackd, sequence: tuple[Request, ...], superseded: Callable[[], bool]
+    conntrackd: Conntrackd,
+    sequence: tuple[Request, ...],
+    superseded: Callable[[], bool],
+    answered: Callable[[Request], None],
 ) -> Done:
-    """Run to the end, or to the first failure, or until `superseded` says that it is void."""
+    """Run to the end, or to the first failure, or until `superseded` says that it is void.
+
+    `answered` is told each request that is done.
+    """
     begin, first = time.monotonic(), 0.0
     for number, request in enumerate(sequence):
         if number and superseded():
@@ -47,6 +53,7 @@ def run(
         except NoAnswerError as error:
             return Done(first, _since(begin), sequence[number:], str(error))
         first = first or _since(begin)
+        answered(request)
     return Done(first, _since(begin))
 
 
