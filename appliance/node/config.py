@@ -48,6 +48,7 @@ class Config:
     state: Path = Path("/run/appliance/state.json")
     handover: Path = Path("/run/appliance/handover")
     expectations: Path = Path("/run/appliance/expectations")
+    expectations_state: Path = Path("/run/appliance/expectations.json")
     gate_s: float = 15.0
     absent_s: float = 3.0
     forget_s: float = 15.0
