@@ -63,19 +63,22 @@ class Datagram:
 @dataclass(slots=True)
 class _Attempt:
     record: Record
+    since: float
     next: float
     interval: float = FIRST_S
 
 
 @dataclass(slots=True)
 class Outbox:
-    """What the peer has to know. Keys are the caller's, who has no more than `limit` alive.
+    """What the peer has to know. Keys are the caller's, who has no more than `limit` alive. In
+    `times` is how long the last ones were on their way until they were acknowledged.
 
     Times are seconds of the caller's clock.
     """
 
     limit: int
     stream: int = field(default_factory=lambda: secrets.randbits(64) | 1)
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=512))
     _count: int = 0
     _live: dict[bytes, Record] = field(default_factory=dict)
     _waiting: dict[int, _Attempt] = field(default_factory=dict)
@@ -112,7 +115,7 @@ class Outbox:
     def _add(self, kind: Kind, content: bytes, ends: float, now: float) -> Record:
         self._count += 1
         record = Record(self._count, kind, content, ends)
-        self._waiting[record.number] = _Attempt(record, now)
+        self._waiting[record.number] = _Attempt(record, now, now)
         return record
 
     @property
@@ -130,10 +133,12 @@ class Outbox:
         """Every record with a lower number is settled."""
         return next(iter(self._waiting), self._count + 1)
 
-    def acknowledge(self, numbers: Iterable[int]) -> None:
+    def acknowledge(self, numbers: Iterable[int], now: float) -> None:
         """The peer has them."""
         for number in numbers:
-            self._waiting.pop(number, None)
+            attempt = self._waiting.pop(number, None)
+            if attempt:
+                self.times.append(now - attempt.since)
 
     def due(self, now: float) -> list[Record]:
         """What is to be sent now, for the first time or again."""
@@ -231,7 +236,7 @@ class Exchange:
             self.outbox.hasten(now)
         self._peer, self.heard = datagram.inbox, now
         if datagram.acknowledged_stream == self.outbox.stream:
-            self.outbox.acknowledge(datagram.acknowledged)
+            self.outbox.acknowledge(datagram.acknowledged, now)
 
     def send(self, now: float) -> list[bytes]:
         """The datagrams that are due."""

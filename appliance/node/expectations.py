@@ -12,10 +12,11 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from appliance.node import config as configuration
@@ -35,7 +36,6 @@ log = logging.getLogger("appliance.expectations")
 MOST = 4096
 _TICK_S = 1.0
 _COMPARE_EVERY_S = 30.0  # with the kernel's table; a dump of it takes some milliseconds
-_AT_ONCE = 64  # messages read from one socket before the others have their turn
 _BUFFER = 4 << 20
 _OWN_TIME_S = 5.0  # the kernel says that one has ended; if it did not, we forget it a little later
 
@@ -178,6 +178,7 @@ class Expectations:
             "held": len(self.exchange.inbox.held),
             "handed_over": outbox.live,
             "unacknowledged": outbox.waiting,
+            "acknowledged_ms": _spread(outbox.times),
             "takeover": took,
             "announced": self.announced,
             "alarms": self.alarms,
@@ -226,7 +227,7 @@ class Process:
             self._send(self.expectations.exchange.send(now))
 
     def _obey(self) -> None:
-        for text in _received(self.orders):
+        for text in kernel.waiting(self.orders):
             if text == COMMITTED:
                 self.expectations.committed(time.monotonic())
 
@@ -234,7 +235,7 @@ class Process:
         """The kernel's events. When it had to drop some, its tables have to tell."""
         now = time.monotonic()
         try:
-            for data in _received(self.events):
+            for data in kernel.waiting(self.events):
                 for kind, payload in netlink.messages(data):
                     self._event(kind, payload, now)
         except OSError as error:
@@ -255,7 +256,7 @@ class Process:
     def _hear(self, link: socket.socket, ends: Link) -> None:
         """Only the peer's own address and port count; another version is no peer."""
         now = time.monotonic()
-        for _ in range(_AT_ONCE):
+        for _ in range(kernel.AT_ONCE):
             try:
                 data, sender = link.recvfrom(1 << 16)
             except OSError:  # empty; or an ICMP error, which says that the peer is not there
@@ -283,11 +284,14 @@ class Process:
         notify("WATCHDOG=1", f"STATUS={state['here']} here, {state['held']} held, alarms: {alarms}")
 
 
-def _received(link: socket.socket) -> Iterator[bytes]:
-    """What waits in a socket that does not wait."""
-    with suppress(BlockingIOError):
-        for _ in range(_AT_ONCE):
-            yield link.recv(1 << 16)
+def _spread(seconds: Collection[float]) -> dict[str, float] | None:
+    """Of the last hundreds, from the kernel's event to the peer's word."""
+    if not seconds:
+        return None
+    return {
+        "median": round(median(seconds) * 1000, 2),
+        "worst": round(max(seconds) * 1000, 2),
+    }
 
 
 def _orders(path: Path) -> socket.socket:

@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 
 from appliance.node import ctnetlink
@@ -19,6 +20,7 @@ _EXPECTATION_NEW, _EXPECTATION_GONE = 4, 6  # NFNLGRP_CONNTRACK_EXP_*
 _SO_RCVBUFFORCE = 33
 _BUFFER = 4 << 20  # bytes: some thousand events, should this process not run for a moment
 _BATCH = 64
+AT_ONCE = 64
 
 
 def forget(own: frozenset[Address], superseded: Callable[[], bool], limit: float) -> int:
@@ -92,6 +94,13 @@ def watch() -> socket.socket:
         link.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
     link.setblocking(False)
     return link
+
+
+def waiting(link: socket.socket) -> Iterator[bytes]:
+    """What waits in a socket that does not wait; at some point other sockets have their turn."""
+    with suppress(BlockingIOError):
+        for _ in range(AT_ONCE):
+            yield link.recv(1 << 16)
 
 
 def expectations() -> list[tuple[Expectation, int]]:
