@@ -46,6 +46,10 @@ def told(done: Handover) -> str:
         lines.append(f"  {done.giver} let go of the addresses in {done.released_ms:.0f} ms")
     if done.gap_ms is not None:
         when = "after" if done.gap_ms >= 0 else "before"
-        gap = f"  {done.taker} had committed {abs(done.gap_ms):.0f} ms {when} that"
-        lines.append(f"{gap} (seen from {done.giver}, within 20 ms)")
+        seen = f"(seen from {done.giver}, within 20 ms)"
+        lines.append(f"  {done.taker} was active {abs(done.gap_ms):.0f} ms {when} that {seen}")
+    if done.commit_ms is not None:
+        lines.append(
+            f"  {done.taker} had the connections in its kernel {done.commit_ms:g} ms later"
+        )
     return "\n".join(lines)

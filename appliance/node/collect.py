@@ -98,7 +98,7 @@ def _memory(root: Path, units: dict[str, Any]) -> dict[str, int]:
 class Teller:
     """Tells whoever connects; what it learned less than a second ago is fresh enough."""
 
-    gather: Callable[[], Facts] = collect
+    gather: Callable[[], Facts]
     _text: bytes = b""
     _at: float = float("-inf")
 
@@ -119,14 +119,17 @@ class Teller:
 
 
 def main(argv: list[str]) -> None:
-    """Serve at the path given. Every local service may listen: it is told what no secret is."""
-    path = Path(argv[1])
+    """Serve at the path given; the optional second one is where the root is, for tests.
+
+    Every local service may listen: it is told no secret.
+    """
+    path, root = Path(argv[1]), Path(argv[2] if len(argv) > 2 else "/")
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         path.chmod(0o666)
         listener.listen()
-        Teller().serve(listener)
+        Teller(lambda: collect(root)).serve(listener)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Conntrackd:
 
     def external(self) -> str:
         """The connections that the peer has announced, a line each; a child process writes it."""
-        return self.ask(Request.DUMP_EXTERNAL)
+        return self.ask(Request.DUMP_EXTERNAL, self.stats().external)
 
     def unacknowledged(self) -> int:
         """Messages sent to the peer that it has not acknowledged yet (FTFW's resend queue)."""

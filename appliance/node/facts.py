@@ -12,10 +12,11 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from appliance.node import health
+from appliance.node import health, identity
 from appliance.node.events import Role
 
 NODE = Path("etc/appliance/node.json")
@@ -43,10 +44,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def gather(root: Path = Path("/")) -> Facts:
     """Everything, as it is now; `problems` says in words what is wrong."""
     now = time.monotonic()
-    identity, state = read_json(root / NODE) or {}, read_json(root / STATE)
+    state = read_json(root / STATE)
     facts: Facts = {
-        **{name: identity.get(name) for name in ("node", "site", "digest")},
-        "version": image_version(root),
+        **_identity(root),
         "pair": (root / AGENT).is_file(),
         "state": state,
         "state_age_s": _since(now, state, "written", "monotonic"),
@@ -57,6 +57,13 @@ def gather(root: Path = Path("/")) -> Facts:
     }
     facts["problems"] = [*health.problems(root, facts["units"]), *of_pair(facts)]
     return facts | {"healthy": not facts["problems"]}
+
+
+def _identity(root: Path) -> dict[str, str | None]:
+    try:
+        return asdict(identity.read(root / NODE, root / _RELEASE))
+    except FileNotFoundError:
+        return dict.fromkeys(("node", "site", "digest", "version"))
 
 
 def at(facts: object, *path: str) -> Any:
@@ -85,6 +92,8 @@ def of_pair(facts: Facts) -> Iterator[str]:
         yield f"the state agent hangs: its last word is {age:.0f} s old"
     else:
         yield from _of_state(state)
+        for name, text in (at(facts, "expectations", "alarms") or {}).items():
+            yield f"alarm {name}: {text}"
         if "peer" in state:
             yield from _of_peer(facts, state["peer"])
 
@@ -124,15 +133,6 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[st
 
 
 # Versions
-
-
-def image_version(root: Path) -> str | None:
-    """The version that the image was built as, from os-release(5)."""
-    try:
-        found = re.search(r'^IMAGE_VERSION="?([^"\n]*)', (root / _RELEASE).read_text(), re.M)
-    except FileNotFoundError:
-        return None
-    return found[1] if found else None
 
 
 def versions() -> dict[str, str | None]:

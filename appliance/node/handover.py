@@ -43,10 +43,10 @@ class Result:
     """How it went, in milliseconds, in steps of the 20 in which this command looks.
 
     `released_ms`: until the virtual addresses were gone from here. `gap_ms`: from then until the
-    peer was in its role, its commit done. That is the moment when its agent's word came, less the
-    time that it then said it had been active: this node's clock, and a duration of the other's. So
-    it holds the way of one datagram, and is negative when the peer was faster than we were gone.
-    None when the agents do not tell.
+    peer's keepalived told its agent that it is active; the commit comes after. That is the moment
+    when the agent's word came, less the time that it then said it had been active: this node's
+    clock, and a duration of the other's. So it holds the way of one datagram, and is negative when
+    the peer was active before we were gone. None when the agents do not tell.
     """
 
     released_ms: float

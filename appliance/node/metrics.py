@@ -93,6 +93,10 @@ def _alarms(facts: Facts) -> Samples:
     return [((name,), 1.0) for name in at(facts, "state", "alarms") or ()]
 
 
+def _dead(facts: Facts) -> Samples:
+    return [((card,), 1.0) for card in at(facts, "state", "dead") or ()]
+
+
 def _problems(facts: Facts) -> Samples:
     return [((), float(len(facts["problems"])))]
 
@@ -118,7 +122,7 @@ def _takeover(facts: Facts) -> Samples:
 
 
 _CACHES = ("internal", "external")
-_COUNTS = ("live", "held", "acknowledged")
+_KEPT = ("here", "held")
 
 
 def _gauge(name: str, help_: str, read: Read, *labels: str) -> Metric:
@@ -164,7 +168,7 @@ METRICS = (
     _gauge("gate_duration_seconds", "How long the gate held it.", _one("state", "gate", "seconds")),
     _counter(
         "repairs",
-        "Times that the agent put right what the two nodes share.",
+        "Programs that were ended because they hung.",
         _one("state", "repairs"),
     ),
     _gauge("alarm", "1 for each alarm that is raised.", _alarms, "alarm"),
@@ -196,7 +200,7 @@ METRICS = (
     ),
     _gauge(
         "sync_difference_entries",
-        "Connections that the peer holds of ours, less those that we have.",
+        "On the standby: connections that it holds of the peer, less those that the peer has.",
         _one("state", "sync", "difference"),
     ),
     _gauge("sync_lag_seconds", "Age of the peer's last word.", _one("state", "sync", "lag_s")),
@@ -205,7 +209,12 @@ METRICS = (
         "Messages to the peer that it has not acknowledged.",
         _one("state", "sync", "unacknowledged"),
     ),
-    _counter("sync_lost_messages", "Messages lost on their way.", _one("state", "sync", "lost")),
+    _counter(
+        "peer_words_lost",
+        "Words of the peer's agent that never came; it speaks each 0.2 s.",
+        _one("state", "sync", "lost"),
+    ),
+    _gauge("dead_card", "1 for each network card on which nobody answers.", _dead, "card"),
     _counter("conntrackd_sent_bytes", "Sent to the peer.", _one("conntrackd", "sent", "bytes")),
     _counter("conntrackd_sent_packets", "Sent to the peer.", _one("conntrackd", "sent", "packets")),
     _counter(
@@ -243,17 +252,29 @@ METRICS = (
     ),
     _gauge(
         "expectations",
-        "Announced data connections: live here, held for the peer, acknowledged by it.",
-        _some(_COUNTS, "expectations"),
+        "Announced data connections: in this kernel (here), and of the peer (held).",
+        _some(_KEPT, "expectations"),
         "state",
     ),
-    _counter(
-        *("expectations_created", "Announced data connections made in the kernel at a takeover."),
-        _one("expectations", "created"),
+    _gauge(
+        "expectations_unacknowledged",
+        "Messages about them that the peer has not acknowledged.",
+        _one("expectations", "unacknowledged"),
     ),
     _counter(
-        *("expectations_failed", "Announced data connections that the kernel refused."),
-        _one("expectations", "failures"),
+        "connections_announced",
+        "Connections announced anew because NAT shifted their stream.",
+        _one("expectations", "announced"),
+    ),
+    _gauge(
+        "expectations_created",
+        "Announced data connections made in this kernel at the last takeover.",
+        _one("expectations", "takeover", "created"),
+    ),
+    _gauge(
+        "expectations_failed",
+        "Those of them that the kernel refused.",
+        _one("expectations", "takeover", "failures"),
     ),
 )
 

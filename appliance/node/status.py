@@ -67,7 +67,8 @@ def sync(facts: Facts) -> str:
     if not told:
         return "?"
     lag = "never heard" if told["lag_s"] is None else f"heard {told['lag_s']:.1f} s ago"
-    return f"peer {lag}; {told['lost']} lost, {told['unacknowledged']} not acknowledged"
+    left = f"{told['lost']} of its words lost, {told['unacknowledged']} of ours not acknowledged"
+    return f"peer {lag}; {left}"
 
 
 def _peer(facts: Facts) -> str:
@@ -87,6 +88,14 @@ def _counts(counts: dict[str, int] | None) -> str:
     return ", ".join(f"{name} {count}" for name, count in (counts or {}).items()) or "?"
 
 
+def _expectations(facts: Facts) -> str:
+    told = facts["expectations"]
+    if not told:
+        return "?"
+    left = f"{told['unacknowledged']} messages not acknowledged"
+    return f"{told['here']} here, {told['held']} held for the peer, {left}"
+
+
 def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
     if facts["pair"]:
         state = facts["state"] or {}
@@ -99,7 +108,8 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "both active", both_active(facts)
         yield "gate", _gate(facts)
         yield "transitions", f"{_counts(state.get('transitions'))}; repairs {state.get('repairs')}"
-        yield "expectations", _counts(facts["expectations"])
+        yield "dead cards", ", ".join(state.get("dead") or ()) or "none"
+        yield "expectations", _expectations(facts)
     yield (
         "units",
         ", ".join(

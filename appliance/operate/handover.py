@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from appliance.errors import ToolError
 from appliance.node.events import Role
@@ -24,14 +25,16 @@ class Handover:
     """Who gave to whom; None for `giver`: `taker` was active already.
 
     `released_ms` is from the wish to when the addresses were gone from the giver. `gap_ms` is from
-    then to when the taker, by its own count, was in its role; see `appliance.node.handover`. None
-    when the agents do not tell.
+    then to when the taker's agent knew of its role, seen from the giver (`appliance.node.handover`
+    says how); `commit_ms` from there to the end of the commit, by the taker's own count. None when
+    the agents do not tell.
     """
 
     giver: str | None
     taker: str
     released_ms: float | None = None
     gap_ms: float | None = None
+    commit_ms: float | None = None
 
 
 def hand_over(plan: Plan, nodes: Mapping[str, Remote], to: str | None = None) -> Handover:
@@ -52,13 +55,17 @@ def hand_over(plan: Plan, nodes: Mapping[str, Remote], to: str | None = None) ->
     told = nodes[giver].ask("appliance-handover", "--json", timeout=_HANDOVER_S)
     if not told["handed_over"]:
         raise ToolError(f"{giver}: no handover: {told['reason']}")
-    _await(nodes[other.name])
-    return Handover(giver, other.name, told["released_ms"], told["gap_ms"])
+    commit = at(_await(nodes[other.name]), "takeover", "ms")
+    return Handover(giver, other.name, told["released_ms"], told["gap_ms"], commit)
 
 
-def _await(taker: Remote) -> None:
+def _await(taker: Remote) -> dict[str, Any]:
+    """What the taker's agent says, once it is active."""
     deadline = time.monotonic() + _ACTIVE_S
-    while (role := at(taker.ask(*status.STATUS), "state", "role")) != Role.MASTER:
+    while True:
+        state: dict[str, Any] = taker.ask(*status.STATUS)["state"] or {}
+        if (role := state.get("role")) == Role.MASTER:
+            return state
         if time.monotonic() > deadline:
             raise ToolError(f"{taker.name} is {role} {_ACTIVE_S:g} s after the handover")
         time.sleep(_LOOK_EVERY_S)  # poll

@@ -78,7 +78,7 @@ def table(plan: Plan, nodes: Mapping[str, Remote], *, verdicts: bool) -> Table:
 
 
 def _standby(
-    report: status.Report, node: Remote, expectations: Mapping[str, int] | None
+    report: status.Report, node: Remote, expectations: Mapping[str, Any] | None
 ) -> Standby:
     facts = report.nodes[node.name]
     if isinstance(facts, ToolError):
@@ -87,9 +87,8 @@ def _standby(
         held = frozenset(node.ask(SESSIONS, "--held", timeout=_LIMIT_S)["items"])
     except ToolError as error:
         return Standby(None, error.what)
-    live, known = at(expectations, "live"), at(expectations, "acknowledged")
-    both = expectations is not None and facts["expectations"] is not None
-    return Standby(held, None, both, both and (live or 0) > (known or 0))
+    both = bool(at(expectations, "peer") and at(facts, "expectations", "peer"))
+    return Standby(held, None, both, bool(at(expectations, "unacknowledged")))
 
 
 def through(flows: Iterable[Flow], ours: frozenset[str]) -> Iterator[Flow]:
