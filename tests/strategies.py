@@ -272,6 +272,13 @@ class Site:
             )
         return tree
 
+    def metrics(self) -> Tree:
+        networks = st.lists(st.sampled_from(self.networks), min_size=1, unique=True)
+        tree: Tree = {"from": self.short(self.draw(networks))}
+        if self.maybe("port"):
+            tree["port"] = self.draw(st.integers(1024, 65535))
+        return tree
+
     def expectation(self) -> Tree:
         version = self.draw(st.sampled_from([4, 6]))
         words = ["tcp/22", "udp/53", "ssh", "ftp", "ntp", "icmp" if version == 4 else "icmpv6"]
@@ -333,8 +340,8 @@ class Site:
         tree["firewall"] = self.firewall()
         nat = draw(st.lists(st.sampled_from([self.source_nat, self.destination_nat]), max_size=4))
         tree["nat"] = [make() for make in nat]
-        if self.maybe("ssh"):
-            tree["management"] = {"ssh": self.ssh()}
+        opened = {"ssh": self.ssh, "metrics": self.metrics}
+        tree["management"] = {name: make() for name, make in opened.items() if self.maybe(name)}
         tree["expect"] = [self.expectation() for _ in range(draw(st.integers(0, 2)))]
         return {key: value for key, value in tree.items() if value or draw(st.booleans())}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.image.peers import peers_image
+from appliance.lab import ssh
 from appliance.lab.artefacts import collect
 from appliance.lab.pair import Lab
 from appliance.site import load
@@ -77,15 +78,23 @@ def build(installed: Installed) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def lab_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key that may log in to the nodes of every lab: its private half."""
+    return ssh.make_key(tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture(scope="session")
 def lab(
-    request: pytest.FixtureRequest, build: Callable[[str], Path], figures: Figures
+    request: pytest.FixtureRequest, build: Callable[[str], Path], figures: Figures, lab_key: Path
 ) -> Iterator[Lab]:
     """A pair, ready, for all tests of a site: testcase.yaml, or what parametrises it."""
     text: str = getattr(request, "param", TESTCASE.read_text())
     built = build(text)
     plan = load(built.with_suffix(".yaml"))
     (raw,) = built.glob("*.raw")
-    with Lab(plan, image=raw, peers=peers_image(), workdir=ARTEFACTS / plan.site) as lab:
+    own = lab_key.with_suffix(".pub").read_text().strip()
+    where = ARTEFACTS / plan.site
+    with Lab(plan, image=raw, peers=peers_image(), workdir=where, key=own) as lab:
         try:
             lab.wait_ready(timeout=600)
         except BaseException:

@@ -23,9 +23,9 @@ class Installed:
         """The installed program."""
         return Path(self.environment.python).parent / "appliance"
 
-    def run(self, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run `appliance` with these arguments; AssertionError unless it ends with `code`."""
-        done = subprocess.run(
+    def call(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run `appliance` with these arguments, however it ends."""
+        return subprocess.run(
             [str(self.command), *map(str, arguments)],
             cwd=self.home,
             env=self.environment.env,
@@ -33,6 +33,10 @@ class Installed:
             capture_output=True,
             check=False,
         )
+
+    def run(self, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """The same; AssertionError unless it ends with `code`."""
+        done = self.call(*arguments)
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stderr[-4000:]}"
         return done
 

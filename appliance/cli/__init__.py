@@ -1,4 +1,6 @@
-"""The command line: `appliance check | render | build | lab`."""
+"""The command line: `appliance check | render | build | lab`, and for a site that runs `status |
+handover | sessions`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,11 @@ from rich.console import Console
 import appliance
 from appliance.cli.build import build
 from appliance.cli.check import check
+from appliance.cli.handover import handover
 from appliance.cli.lab import lab
 from appliance.cli.render import render
+from appliance.cli.sessions import sessions
+from appliance.cli.status import status
 from appliance.errors import SiteError, ToolError
 from appliance.run import show_commands
 
@@ -45,6 +50,8 @@ def _root(
     Start with `appliance check SITE`; `appliance build SITE -o DIR` makes a bootable image.
 
     `appliance lab up SITE` boots the pair on this machine, for you to try to break.
+
+    `appliance status SITE` asks the nodes of a site that runs, over SSH.
     """
     if verbose:
         show_commands()
@@ -54,6 +61,9 @@ app.command()(check)
 app.command()(render)
 app.command()(build)
 app.add_typer(lab, name="lab")
+app.command()(status)
+app.command()(handover)
+app.command()(sessions)
 
 
 def main() -> None:

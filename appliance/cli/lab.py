@@ -19,7 +19,7 @@ from rich.table import Table
 
 from appliance.image import build
 from appliance.image.peers import peers_image
-from appliance.lab import client
+from appliance.lab import client, ssh
 from appliance.lab.pair import Lab
 from appliance.lab.service import Service, serving
 from appliance.progress import step
@@ -65,9 +65,10 @@ def up(
         stack.callback(gone.set)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="appliance-lab-")))
         raw = image or build(plan, render(plan), scratch / "image").raw
-        peers = peers_image()
-        running = Lab(plan, image=raw, peers=peers, workdir=keep or scratch / "run")
-        service = Service(running, gone)
+        peers, key = peers_image(), ssh.make_key(scratch)
+        own = key.with_suffix(".pub").read_text().strip()
+        running = Lab(plan, image=raw, peers=peers, workdir=keep or scratch / "run", key=own)
+        service = Service(running, gone, key)
         stack.enter_context(serving(service))
         with step("Powering on"):
             stack.enter_context(running)
@@ -166,6 +167,15 @@ def status(
         typer.echo(json.dumps(answer, indent=1))
     else:
         Console().print(table(answer))
+
+
+@lab.command()
+def ssh_config(site: Site = None) -> None:
+    """What `ssh -F FILE` needs to reach the nodes from here, by way of the hosts beside them.
+
+    `appliance lab ssh-config >lab.conf`, then `appliance status SITE --ssh "ssh -F lab.conf"`.
+    """
+    typer.echo(ssh.config(client.ask(site, "status"), sys.argv[0]), nl=False)
 
 
 @lab.command()

@@ -46,5 +46,7 @@ def agent() -> dict[str, str]:
 
 def node(name: str, key: str | None = None) -> dict[str, str]:
     """An appliance's identity, and a public key that may log in as root."""
-    access = {"ssh.authorized_keys.root": key} if key else {}
+    # Where the image's sshd looks, and after the site's own keys (tmpfiles.d(5)).
+    keys = "w+ /etc/ssh/authorized_keys/root - - - -"
+    access = {"tmpfiles.extra": f"{keys} {key}\\n\n"} if key else {}
     return {"appliance.node": name, **access}

@@ -52,11 +52,12 @@ class Service:
     """The verbs, for one lab.
 
     `ending` is set when somebody asked for its end; `gone` by whoever made it, when nothing is
-    left.
+    left. `key` is the private half of the key that may log in to the nodes, if any.
     """
 
-    def __init__(self, lab: Lab, gone: threading.Event) -> None:
+    def __init__(self, lab: Lab, gone: threading.Event, key: Path | None = None) -> None:
         self.lab = lab
+        self.key = key
         self.ending = threading.Event()
         self.gone = gone
         self.message = "coming up"
@@ -89,6 +90,14 @@ class Service:
                 machine.name: {net: link.faults.words() for net, link in machine.links.items()}
                 for machine in self.lab.machines.values()
             },
+            "addresses": {
+                node.name: {
+                    network.name: [str(own.ip) for own in network.addresses[node.name]]
+                    for network in self.lab.plan.networks.values()
+                }
+                for node in self.lab.plan.nodes
+            },
+            "key": str(self.key) if self.key else None,
             "workdir": str(self.lab.workdir),
         }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 class Request(IntEnum):
     """Requests by their numbers in conntrackd.h, with the option of the command line client."""
 
+    DUMP_EXTERNAL = 17  # -e: what the peer has announced
     STATS = 21  # -s
     BULK = 22  # -B: send all that the internal cache holds to the peer
     ASK = 23  # -n: ask the peer to do so
@@ -83,6 +84,10 @@ class Conntrackd:
         if active.keys() != {"internal", "external"} or received is None:
             raise NoAnswerError("conntrackd: statistics not understood")
         return Stats(active["internal"], active["external"], int(received[1]))
+
+    def external(self) -> str:
+        """The connections that the peer has announced, a line each; a child process writes it."""
+        return self.ask(Request.DUMP_EXTERNAL, self.stats().external)
 
     def unacknowledged(self) -> int:
         """Messages sent to the peer that it has not acknowledged yet (FTFW's resend queue)."""

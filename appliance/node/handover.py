@@ -8,12 +8,13 @@ advertisements (RFC 9568, section 6.4.3).
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from appliance.node import config as configuration
@@ -35,6 +36,26 @@ _WINDOW = 300
 
 class RefusedError(Exception):
     """The handover does not begin, or the peer did not take the role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How it went, in milliseconds, in steps of the 20 in which this command looks.
+
+    `released_ms`: until the virtual addresses were gone from here. `gap_ms`: from then until the
+    peer's keepalived told its agent that it is active; the commit comes after. That is the moment
+    when the agent's word came, less the time that it then said it had been active: this node's
+    clock, and a duration of the other's. So it holds the way of one datagram, and is negative when
+    the peer was active before we were gone. None when the agents do not tell.
+    """
+
+    released_ms: float
+    gap_ms: float | None
+
+    def words(self) -> str:
+        """The same for a person."""
+        gap = "" if self.gap_ms is None else f" {self.gap_ms:.0f} ms later"
+        return f"handed over: released in {self.released_ms:.0f} ms, the peer was active{gap}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +82,30 @@ class Handover:
             *(_TABLE_S, "the peer does not acknowledge our connections"),
         )
 
-    def perform(self) -> float:
-        """Give the role away; the seconds until the virtual addresses were gone from here.
-
-        Raises RefusedError when the role came back: the peer did not take it.
-        """
+    def perform(self) -> Result:
+        """Give the role away. RefusedError when the role came back: the peer did not take it."""
         begin = time.monotonic()
         with self._asking():
             _wait(lambda: not self._active(), _RELEASE_S, "keepalived keeps the role")
-            released = time.monotonic() - begin
+            released = time.monotonic()
         if self._returns():
             raise RefusedError("the peer did not take over; this node is active again")
-        return released
+        taken = self._taken()
+        gap = None if taken is None else (taken - released) * 1000
+        return Result((released - begin) * 1000, gap)
+
+    def _taken(self) -> float | None:
+        """When, by our clock, the peer was active; None when its agent does not say so."""
+        said: list[dict[str, float]] = []
+
+        def heard() -> bool:
+            peer = statefile.read(self.config.state).get("peer")
+            said[:] = [peer] if peer and peer["role"] == Role.MASTER else []
+            return bool(said)
+
+        with suppress(RefusedError):
+            _wait(heard, _WATCH_S, "")
+        return said[0]["heard"] - said[0]["role_s"] if said else None
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -115,6 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command: 0 when the peer is active now, 1 when not, with the reason."""
     parser = argparse.ArgumentParser(prog="appliance-handover", description=_HELP)
     parser.add_argument("--force", action="store_true", help="do not check that the peer is ready")
+    parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--config", type=Path, default=configuration.PATH, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     for each in (signal.SIGTERM, signal.SIGHUP):
@@ -123,10 +157,15 @@ def main(argv: list[str] | None = None) -> int:
         handover = Handover(configuration.parse(arguments.config.read_text()))
         if not arguments.force:
             handover.check()
-        print(f"handed over: released in {handover.perform() * 1000:.0f} ms, the peer is active")
+        result = handover.perform()
     except (RefusedError, NoAnswerError, OSError) as error:
-        print(f"no handover: {error}", file=sys.stderr)
+        if arguments.json:
+            print(json.dumps({"handed_over": False, "reason": str(error)}))
+        else:
+            print(f"no handover: {error}", file=sys.stderr)
         return 1
+    told = json.dumps({"handed_over": True, **asdict(result)})
+    print(told if arguments.json else result.words())
     return 0
 
 

@@ -10,7 +10,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 
 NODE = Path("etc/appliance/node.json")
@@ -24,6 +25,8 @@ UNITS = {
     "conntrackd.service": Path("etc/conntrackd/conntrackd.conf"),
     "keepalived.service": Path("etc/keepalived/keepalived.conf"),
     "ssh.service": Path("etc/ssh/sshd_config.d/10-appliance.conf"),
+    "appliance-collect.service": Path("etc/appliance/metrics.json"),
+    "appliance-metrics.service": Path("etc/appliance/metrics.json"),
 }
 
 # The closed firewall has the same table; only a site's rules have this chain.
@@ -34,15 +37,21 @@ _PATIENCE_S = 60.0
 _POLL_S = 1.0
 
 
-def problems(root: Path = Path("/")) -> Iterator[str]:
-    """What is wrong with this router at this moment."""
+def units(root: Path = Path("/")) -> dict[str, str]:
+    """What has to run on this router, and what systemd says of it."""
+    wanted = [name for name, file in UNITS.items() if (root / file).is_file()]
+    said = _output("systemctl", "is-active", *wanted).splitlines() if wanted else []
+    return dict(zip_longest(wanted, said[: len(wanted)], fillvalue="unknown"))
+
+
+def problems(root: Path = Path("/"), states: Mapping[str, str] | None = None) -> Iterator[str]:
+    """What is wrong with this router at this moment; `states` are its units', if known already."""
     if not (root / NODE).is_file():
         yield "no site: this router does not know which node it is"
         return
-    for unit in (name for name, file in UNITS.items() if (root / file).is_file()):
-        state = _output("systemctl", "is-active", unit)
+    for unit, state in (units(root) if states is None else states).items():
         if state != "active":
-            yield f"{unit} is {state or 'unknown'}"
+            yield f"{unit} is {state}"
     failed = _output("systemctl", "list-units", "--failed", "--plain", "--no-legend")
     yield from (f"{line.split()[0]} has failed" for line in failed.splitlines())
     if _OF_THE_SITE not in _output("nft", "list", "table", "inet", "appliance"):

@@ -204,6 +204,14 @@ class Ssh:
     keys: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where the metrics can be read: the networks that they are opened on, and the TCP port."""
+
+    networks: tuple[str, ...]
+    port: int
+
+
 class Verdict(StrEnum):
     """What the operator expects of a packet."""
 
@@ -239,6 +247,7 @@ class Plan:
     log: DropLog
     pair: Pair | None
     ssh: Ssh | None
+    metrics: Metrics | None
     expectations: tuple[Expectation, ...]
 
     def node(self, name: str) -> Node:

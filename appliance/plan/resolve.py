@@ -6,7 +6,18 @@ from collections.abc import Mapping
 
 from appliance.plan.addressing import resolve_networks
 from appliance.plan.filtering import Filtering
-from appliance.plan.model import DropLog, Network, Node, Pair, Plan, Role, Ssh, VirtualRouter
+from appliance.plan.model import (
+    DropLog,
+    Metrics,
+    Network,
+    Node,
+    Pair,
+    Plan,
+    Role,
+    Ssh,
+    VirtualRouter,
+)
+from appliance.site.document import Loc
 from appliance.site.faults import Faults
 from appliance.site.schema import Ha, Site
 from appliance.site.values import ANY, SELF
@@ -36,6 +47,7 @@ def resolve(site: Site, faults: Faults, digest: str) -> Plan:
         log=_log(site),
         pair=_pair(site, networks, faults),
         ssh=_ssh(site, filtering, faults),
+        metrics=_metrics(site, filtering, faults),
         expectations=filtering.expectations(),
     )
 
@@ -132,12 +144,7 @@ def _ssh(site: Site, filtering: Filtering, faults: Faults) -> Ssh | None:
     if stated is None:
         return None
     loc = ("management", "ssh")
-    for i, name in enumerate(stated.from_):
-        at = (*loc, "from", i)
-        if name in (ANY, SELF):
-            faults.add(at, f"SSH is opened on networks by name, not on '{name}'")
-        elif filtering.network(name, at) in stated.from_[:i]:
-            faults.add(at, f"network {quote(name)} is given twice")
+    _check_opened("SSH is", stated.from_, loc, filtering, faults)
     for i, key in enumerate(stated.keys_):
         if key.split()[1] in {other.split()[1] for other in stated.keys_[:i]}:
             faults.add((*loc, "keys", i), "this key is given twice")
@@ -146,3 +153,23 @@ def _ssh(site: Site, filtering: Filtering, faults: Faults) -> Ssh | None:
             loc, "SSH has keys, but is opened on no network", "name one under 'from'", key=True
         )
     return Ssh(stated.from_, stated.keys_) if stated.from_ else None
+
+
+def _metrics(site: Site, filtering: Filtering, faults: Faults) -> Metrics | None:
+    stated = site.management.metrics
+    if stated is None:
+        return None
+    _check_opened("metrics are", stated.from_, ("management", "metrics"), filtering, faults)
+    return Metrics(stated.from_, stated.port)
+
+
+def _check_opened(
+    what: str, networks: tuple[str, ...], loc: Loc, filtering: Filtering, faults: Faults
+) -> None:
+    """The networks that a service of the node itself is opened on: each by name, each once."""
+    for i, name in enumerate(networks):
+        at = (*loc, "from", i)
+        if name in (ANY, SELF):
+            faults.add(at, f"{what} opened on networks by name, not on '{name}'")
+        elif filtering.network(name, at) in networks[:i]:
+            faults.add(at, f"network {quote(name)} is given twice")

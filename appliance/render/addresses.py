@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from appliance.plan.model import Address, Network, Pair, Plan, VirtualRouter
@@ -50,12 +50,12 @@ def conversations(plan: Plan, node: str) -> Iterator[Neighbours]:
         yield from dict.fromkeys([*ends, *sync_links(plan, node, plan.pair)])
 
 
-def login(plan: Plan, node: str) -> Iterator[tuple[Network, Address]]:
-    """Where the node listens for SSH: its own address of each family on each network named.
+def listening(plan: Plan, node: str, networks: Iterable[str]) -> Iterator[tuple[Network, Address]]:
+    """Where the node itself serves those networks: by its own address of each family on each.
 
-    Never a virtual address: behind that is now this node and now the other.
+    Never by a virtual address: behind that is now this node and now the other.
     """
-    for name in plan.ssh.networks if plan.ssh else ():
+    for name in networks:
         network = plan.networks[name]
         for version in VERSIONS:
             if own := network.own(node, version):

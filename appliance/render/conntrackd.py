@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from appliance.node.config import CONNTRACKD_PORT, Config
+from appliance.node.flows import SYNCED
 from appliance.plan.model import Address, Pair, Plan
 from appliance.render import addresses, blocks, sysctl
 from appliance.render.blocks import Block
@@ -88,7 +89,7 @@ def _filter(plan: Plan) -> Block:
     return Block(
         "Filter From Kernelspace",
         (
-            Block("Protocol Accept", ("TCP", "UDP", "SCTP", "DCCP")),
+            Block("Protocol Accept", tuple(name.upper() for name in SYNCED.values())),
             Block("Address Ignore", tuple(ignored)),
         ),
     )

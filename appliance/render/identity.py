@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.node.config import Config, Link
-from appliance.plan.model import Pair, Plan
+from appliance.plan.model import Metrics, Pair, Plan
 from appliance.render import addresses
 
 
@@ -52,6 +52,12 @@ def agent_json(config: Config) -> str:
             "preempt": config.preempt,
         }
     )
+
+
+def metrics(plan: Plan, name: str, opened: Metrics) -> str:
+    """The text of etc/appliance/metrics.json: where the node serves its metrics."""
+    own = [str(each) for _, each in addresses.listening(plan, name, opened.networks)]
+    return _json({"addresses": own, "port": opened.port})
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -152,6 +152,7 @@ def _input(view: View, known: Chain, refused: Chain) -> Chain:
         *_neighbour_discovery(view),
         *(_state(view, view.plan.pair) if view.plan.pair else []),
         *_ssh(view),
+        *_metrics(view),
         *_site(view, [rule for rule in view.plan.rules if rule.to_self]),
         nft.Remark("Whatever is left."),
         nft.rule(nft.count_as(REFUSED_INPUT), nft.goto(refused)),
@@ -237,11 +238,22 @@ def _between(ends: addresses.Neighbours, *more: nft.Part, words: str) -> nft.Rul
 
 
 def _ssh(view: View) -> Iterator[Line]:
-    """From the prefixes on the link, to the node's own address on it: what sshd listens on."""
-    logins = list(addresses.login(view.plan, view.node))
-    if logins:
+    if view.plan.ssh:
         yield nft.Remark("Logging in, on this node's own addresses.")
-    for network, own in logins:
+        yield from _served(view, "SSH", view.plan.ssh.networks, 22)
+
+
+def _metrics(view: View) -> Iterator[Line]:
+    if view.plan.metrics:
+        yield nft.Remark("Reading the metrics, on this node's own addresses.")
+        yield from _served(view, "metrics", view.plan.metrics.networks, view.plan.metrics.port)
+
+
+def _served(view: View, what: str, networks: tuple[str, ...], port: int) -> Iterator[Line]:
+    """From the prefixes on the link, to the node's own address on it: what the service listens
+    on.
+    """
+    for network, own in addresses.listening(view.plan, view.node, networks):
         for prefix in network.prefixes():
             # A virtual address alone is nobody's place on the link.
             if prefix.version == own.version and prefix.num_addresses > 1:
@@ -249,10 +261,10 @@ def _ssh(view: View) -> Iterator[Line]:
                     nft.iifname(network.interface),
                     nft.saddr(prefix),
                     nft.daddr(own),
-                    nft.dport("tcp", [(22, 22)]),
+                    nft.dport("tcp", [(port, port)]),
                     nft.count(),
                     nft.accept(),
-                    comment=f"SSH from {network.name}",
+                    comment=f"{what} from {network.name}",
                 )
 
 

@@ -14,6 +14,7 @@ RULESET = PurePosixPath("etc/nftables.conf")
 KEEPALIVED = PurePosixPath("etc/keepalived/keepalived.conf")
 CONNTRACKD = PurePosixPath("etc/conntrackd/conntrackd.conf")
 SSHD = PurePosixPath("etc/ssh/sshd_config.d/10-appliance.conf")
+METRICS = PurePosixPath("etc/appliance/metrics.json")
 NETWORKS = PurePosixPath("etc/systemd/network")
 
 
@@ -26,6 +27,8 @@ def _node(plan: Plan, node: str) -> NodeFiles:
     files = _everywhere(plan, node) | _networks(plan, node)
     if plan.ssh:
         files |= _ssh(plan, node)
+    if plan.metrics:
+        files[METRICS] = File(identity.metrics(plan, node, plan.metrics))
     if plan.pair:
         files |= _pair(plan, node, plan.pair)
     return dict(sorted(files.items()))

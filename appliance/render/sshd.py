@@ -22,7 +22,8 @@ X11Forwarding no
 
 def render(plan: Plan, node: str) -> str:
     """The text of etc/ssh/sshd_config.d/10-appliance.conf."""
-    listen = [f"ListenAddress {own}\n" for _, own in addresses.login(plan, node)]
+    networks = plan.ssh.networks if plan.ssh else ()
+    listen = [f"ListenAddress {own}\n" for _, own in addresses.listening(plan, node, networks)]
     return "".join(listen) + _MANNERS
 
 

@@ -149,12 +149,20 @@ class Ssh(Closed):
     keys_: Many[PublicKey] = Field((), alias="keys")
 
 
+class Metrics(Closed):
+    """Who may read the metrics."""
+
+    from_: Some[v.Word] = Field(alias="from")
+    port: v.OpenPort = 9100
+
+
 class Management(Closed):
     """How the appliance is reached itself."""
 
-    not_yet = frozenset({"metrics", "syslog", "ntp", "dns"})
+    not_yet = frozenset({"syslog", "ntp", "dns"})
 
     ssh: Ssh | None = None
+    metrics: Metrics | None = None
 
 
 class Expect(Closed):

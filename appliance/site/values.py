@@ -85,16 +85,21 @@ Word = Annotated[str, scalar("a name", str)]
 # Services
 
 
-def port(text: str) -> int:
-    """A port number, 1 to 65535."""
+def port(text: str, lowest: int = 1) -> int:
+    """A port number, `lowest` to 65535."""
     if not text:
         raise refuse("the port number is missing")
     if not re.fullmatch(r"[0-9]{1,6}", text):
         hint = "named ports are written without the protocol: http, not tcp/http"
         raise refuse(f"{quote(text)} is not a port number", hint)
-    if not 1 <= int(text) <= 65535:
-        raise refuse(f"port {text} is not between 1 and 65535")
+    if not lowest <= int(text) <= 65535:
+        raise refuse(f"port {text} is not between {lowest} and 65535")
     return int(text)
+
+
+def _open_port(text: str) -> int:
+    """A port that a service without privileges may listen on (ip(7): those from 1024)."""
+    return port(text, 1024)
 
 
 def _ports(text: str) -> PortRange:
@@ -208,6 +213,7 @@ Vrid = Annotated[int, scalar("a number", _number("vrid", 1, 255))]
 Advert = Annotated[int, scalar("a time", _advert)]
 Switch = Annotated[bool, scalar("true or false", switch)]
 Rate = Annotated[int, scalar("a rate", _rate)]
+OpenPort = Annotated[int, scalar("a port number", _open_port)]
 Comment = Annotated[str, scalar("text", _comment)]
 RoleWord = Annotated[Role, one_of("a role", Role)]
 ActionWord = Annotated[Action, one_of("an action", Action)]

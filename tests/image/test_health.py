@@ -30,7 +30,10 @@ def says(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     def run(argv, **how) -> subprocess.CompletedProcess[str]:
         which = "failed" if "--failed" in argv else argv[0]
-        return subprocess.CompletedProcess(argv, 0, answers.get(argv[-1], answers[which]))
+        said = answers[which]
+        if "is-active" in argv:
+            said = "\n".join(answers.get(unit, said) for unit in argv[2:])
+        return subprocess.CompletedProcess(argv, 0, said)
 
     monkeypatch.setattr(health.subprocess, "run", run)
     return answers

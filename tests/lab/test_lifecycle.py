@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ToolError
-from appliance.lab import client, kvm, qemu
+from appliance.lab import client, credentials, kvm, qemu, ssh
 from appliance.lab.errors import HarnessError
 from appliance.lab.node import Condition
 from appliance.lab.pair import Lab
 from appliance.lab.pcap import HEADER
 from appliance.lab.service import Service, folder, serving
-from appliance.run import Argument
+from appliance.run import Argument, run
 from appliance.site import load
 
 HERE = Path(__file__).parent
@@ -228,3 +228,24 @@ def test_down_returns_when_the_lab_is_gone(lab: Lab) -> None:
 def test_without_a_lab_the_commands_say_so() -> None:
     with pytest.raises(ToolError, match="no lab is up"):
         client.ask(None, "status")
+
+
+def test_ssh_finds_its_way_to_the_nodes_by_the_hosts_beside_them(
+    served: Service, tmp_path: Path
+) -> None:
+    served.key = ssh.make_key(tmp_path)
+    written = tmp_path / "ssh_config"
+    written.write_text(ssh.config(client.ask(None, "status"), "/bin/appliance"))
+    for address, host in {"192.168.0.2": "inside", "192.168.1.1": "outside"}.items():
+        done = run(["ssh", "-G", "-F", written, f"root@{address}"]).stdout.splitlines()
+        way = f"/bin/appliance lab shell --site testcase {host} -- busybox nc %h %p"
+        assert f"proxycommand {way}" in done
+        assert f"identityfile {served.key}" in done
+    elsewhere = run(["ssh", "-G", "-F", written, "root@192.168.3.1"]).stdout
+    assert "proxycommand" not in elsewhere, "nobody is on the sync network"
+
+
+def test_a_key_of_the_lab_may_log_in_besides_those_of_the_site() -> None:
+    rule = credentials.node("fw1", "ssh-ed25519 AAAA lab")["tmpfiles.extra"]
+    assert rule == r"w+ /etc/ssh/authorized_keys/root - - - - ssh-ed25519 AAAA lab\n" + "\n"
+    assert credentials.node("fw1") == {"appliance.node": "fw1"}

@@ -22,6 +22,10 @@ connections created:\t\t           1\tfailed:\t           0
 UDP traffic (active device=sync):
                   64 Bytes sent                   64 Bytes recv
                    4 Pckts sent          {received:11d} Pckts recv
+                   0 Error send                    0 Error recv
+
+message tracking:
+                   0 Malformed msgs                    0 Lost msgs
 
 """
 

@@ -108,6 +108,7 @@ def plan(networks=NETWORKS, **kwargs):
         "log": DropLog(dropped=True, invalid=True, per_second=10),
         "pair": Pair(100, False, ("sync",), routers(networks)),
         "ssh": Ssh(("inside", "sync"), ()),
+        "metrics": None,
         "expectations": (),
     }
     return Plan(**(said | kwargs))

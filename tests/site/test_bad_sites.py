@@ -69,7 +69,6 @@ NOT_YET = {
         "43:27: address set '@blocked' is not supported yet",
         "47:54: 'limit' in firewall.rules is not supported yet",
         "55:1: 'virtual_services' is not supported yet",
-        "93:3: 'metrics' in management is not supported yet",
         "94:3: 'syslog' in management is not supported yet",
         "95:3: 'ntp' in management is not supported yet",
         "96:3: 'dns' in management is not supported yet",

@@ -1,0 +1,157 @@
+"""What an operator sees of a pair that runs, from outside: the installed command, over real SSH."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance.lab.control import Shell
+from appliance.lab.pair import Lab
+from appliance.lab.service import Service, serving
+from vmtests.conftest import TESTCASE
+from vmtests.installed import Installed
+from vmtests.observe import moves, typing, until
+
+SITE = (
+    TESTCASE.read_text()
+    .replace("site: testcase", "site: operating")
+    .replace("  ssh: {from", "  metrics: {from: inside}\n  ssh: {from")
+)
+HEALTHY_WITHIN = 60  # seconds: conntrackd's and the agents' own delays, on a slow machine
+
+pytestmark = pytest.mark.parametrize("lab", [SITE], indirect=True, ids=["operating"])
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The installed command, and the way to the nodes."""
+
+    installed: Installed
+    site: Path
+    ssh: Path
+
+    def run(self, verb: str, *options: str, code: int = 0) -> str:
+        way = ("--ssh", f"ssh -F {self.ssh}")
+        return self.installed.run(verb, self.site, *options, *way, code=code).stdout
+
+    def problems(self) -> list[str]:
+        """What `appliance status` finds wrong; its exit code is of the same mind."""
+        way = ("--ssh", f"ssh -F {self.ssh}")
+        done = self.installed.call("status", self.site, "--json", *way)
+        told = json.loads(done.stdout)
+        assert done.returncode == (1 if told["problems"] else 0)
+        return list(told["problems"])
+
+    def verdicts(self) -> dict[int, tuple[bool, str | None]]:
+        """Of each SSH session through the pair: whether it would survive, by its client's port."""
+        told = json.loads(self.run("sessions", "--will-survive", "--json"))
+        return {
+            each["original"][1]: (each["survives"], each["reason"])
+            for each in told["sessions"]
+            if each["original"][2:] == ["192.168.1.3", 22] and each["survives"] is not None
+        }
+
+
+@pytest.fixture
+def operator(pair: Lab, installed: Installed, lab_key: Path, tmp_path: Path) -> Iterator[Operator]:
+    service = Service(pair, threading.Event(), lab_key)
+    with serving(service):
+        way = tmp_path / "lab.conf"
+        way.write_text(installed.run("lab", "ssh-config", "--site", "operating").stdout)
+        operator = Operator(installed, installed.home / "operating.yaml", way)
+        until(lambda: not operator.problems(), HEALTHY_WITHIN, "a healthy pair")
+        yield operator
+    service.gone.set()
+
+
+def test_status_tells_roles_and_what_is_wrong(pair: Lab, operator: Operator) -> None:
+    told = json.loads(operator.run("status", "--json"))
+    roles = {name: node["state"]["role"] for name, node in told["nodes"].items()}
+    assert roles == {pair.active().name: "MASTER", pair.standby().name: "BACKUP"}
+    hurt = pair.standby()
+    hurt.succeed("systemctl stop conntrackd")
+    try:
+        assert f"{hurt.name}: conntrackd.service is inactive" in operator.problems()
+    finally:
+        hurt.succeed("systemctl start conntrackd")
+    until(lambda: not operator.problems(), HEALTHY_WITHIN, "a healthy pair")
+
+
+def test_a_node_without_power_is_not_reached(pair: Lab, operator: Operator) -> None:
+    dead = pair.standby()
+    dead.kill()
+    found = operator.problems()
+    assert any(each.startswith(f"{dead.name} (") and "not reached" in each for each in found)
+
+
+def test_a_handover_keeps_the_session(pair: Lab, operator: Operator) -> None:
+    with typing(pair) as session:
+        giver, taker = pair.active(), pair.standby()
+        done = json.loads(operator.run("handover", "--to", taker.name, "--json"))
+        assert (done["giver"], done["taker"]) == (giver.name, taker.name)
+        assert done["gap_ms"] is not None
+        print(done)
+        assert pair.active() is taker
+        moves(session)
+        again = operator.run("handover", "--to", taker.name)
+        assert again == f"{taker.name} is active already: nothing to do\n"
+        assert session.stop().survived
+
+
+def test_sessions_tells_what_would_survive(pair: Lab, operator: Operator) -> None:
+    with typing(pair):
+        until(lambda: list(operator.verdicts().values()) == [(True, None)], 30, "a synced session")
+        (old,) = operator.verdicts()
+        for node in pair.nodes.values():
+            pair.link(node.name, "sync").cut()
+        with typing(pair):
+            seen = operator.verdicts()
+    (fresh,) = seen.keys() - {old}
+    assert seen[old] == (True, None)
+    assert seen[fresh] == (False, "not in the standby's cache")
+
+
+def metrics(host: Shell, address: str) -> str | None:
+    """What a host of the lab is given; None when it does not get there."""
+    done = host.run(["curl", "-sS", "--max-time", "10", f"http://{address}:9100/metrics"])
+    return done.out if done.code == 0 else None
+
+
+def test_metrics_are_read_where_they_are_opened_only(pair: Lab, operator: Operator) -> None:
+    inside, outside = pair.hosts["inside"], pair.hosts["outside"]
+    for name, third in (("fw1", 1), ("fw2", 2)):
+        text = metrics(inside, f"192.168.0.{third}")
+        assert text is not None
+        samples = _samples(text)
+        assert samples["appliance_healthy", ()] == 1
+        role = (("role", "master"),)
+        assert samples["appliance_role", role] == (pair.active().name == name)
+        assert samples["appliance_unit_active", (("unit", "appliance-metrics.service"),)] == 1
+        assert samples["appliance_conntrack_entries_limit", ()] == 262144
+        assert samples["appliance_firewall_packets_total", (("counter", "invalid"),)] >= 0
+        assert samples["appliance_conntrackd_sent_packets_total", ()] > 0
+        assert metrics(outside, f"192.168.0.{third}") is None
+        assert metrics(outside, f"192.168.1.{third}") is None
+    assert metrics(inside, "192.168.0.100") is None, "a virtual address is no node's own"
+
+
+def _samples(text: str) -> dict[tuple[str, Any], float]:
+    families = text_string_to_metric_families(text)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+
+
+def test_what_speaks_to_the_network_has_no_rights(pair: Lab, operator: Operator) -> None:
+    for node in pair.nodes.values():
+        pid = node.succeed("systemctl show -P MainPID appliance-metrics").strip()
+        status = node.succeed(["cat", f"/proc/{pid}/status"])
+        told = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert {told["CapPrm"], told["CapEff"], told["CapBnd"]} == {"0" * 16}
+        assert "0" not in told["Uid"].split()
+        assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
