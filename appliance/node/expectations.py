@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +24,7 @@ from appliance.node import config as configuration
 from appliance.node import ctnetlink, kernel, netlink, statefile
 from appliance.node.announce import Announcements
 from appliance.node.config import EXPECTATIONS_PORT, Config, Link
-from appliance.node.ctnetlink import Expectation
+from appliance.node.ctnetlink import Expectation, Master
 from appliance.node.exchange import Exchange, Inbox, Kind, Outbox, Record
 from appliance.node.journal import log_to_journal
 from appliance.node.notify import notify
@@ -47,6 +48,7 @@ class Expectations:
     config: Config
     active: bool
     exchange: Exchange
+    touch: Callable[[list[Master]], None]
     revival: Revival = field(default_factory=lambda: Revival(kernel.create))
     announcements: Announcements = field(default_factory=lambda: Announcements(3 * MOST))
     here: dict[bytes, float] = field(default_factory=dict)  # in our kernel: keys, and their ends
@@ -114,7 +116,7 @@ class Expectations:
     def announce(self, now: float) -> None:
         """Touch the connections that are due."""
         due = self.announcements.due(now)
-        kernel.touch(due)
+        self.touch(due)
         self.announced += len(due)
 
     def compare(self, now: float) -> None:
@@ -135,7 +137,7 @@ class Expectations:
         self.sweep = self.announcements.overflowed = False
         if self.config.announce and self.active:
             masters = kernel.adjusted()
-            kernel.touch(masters)
+            self.touch(masters)
             self.announced += len(masters)
 
     def tidy(self, now: float) -> None:
@@ -242,6 +244,7 @@ class Process:
             if error.errno != errno.ENOBUFS:
                 raise
             log.warning("events were lost: reading the tables")
+            kernel.discard_events(self.events)
             self.expectations.sweep = True
             self.expectations.compare_at = self._tick = now
 
@@ -314,11 +317,12 @@ def _link(ends: Link) -> socket.socket:
 
 def start(config: Config, monotonic: Callable[[], float] = time.monotonic) -> Process:
     """Open the sockets, then read the tables: what happens in between is not lost."""
+    touch = partial(kernel.touch, kernel.writer())
     exchange = Exchange(Outbox(MOST), Inbox(MOST), monotonic())
     active = bool(netlink.addresses() & set(config.virtual))
     links = [(_link(each), each) for each in config.links] if config.hand_over else []
     by_number = {link.fileno(): (link, each) for link, each in links}
-    expectations = Expectations(config, active, exchange, sweep=True)
+    expectations = Expectations(config, active, exchange, touch, sweep=True)
     return Process(expectations, kernel.watch(), _orders(config.expectations), by_number)
 
 

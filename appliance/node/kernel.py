@@ -21,6 +21,7 @@ _SO_RCVBUFFORCE = 33
 _BUFFER = 4 << 20  # bytes: some thousand events, should this process not run for a moment
 _BATCH = 64
 AT_ONCE = 64
+_EVENTS = 100_000  # far more than the buffer holds
 
 
 def forget(own: frozenset[Address], superseded: Callable[[], bool], limit: float) -> int:
@@ -30,13 +31,12 @@ def forget(own: frozenset[Address], superseded: Callable[[], bool], limit: float
     which is asked each few dozen entries. OSError when the kernel refuses.
     """
     deadline, gone = time.monotonic() + limit, 0
-    with connect(_NETFILTER) as reader, connect(_NETFILTER) as writer:
-        writer.setblocking(False)
+    with connect(_NETFILTER) as reader, writer() as link:
         for batch in _batches(_passing(reader, own)):
             if superseded() or time.monotonic() > deadline:
                 break
-            writer.send(b"".join(batch))
-            discard_answers(writer)
+            link.send(b"".join(batch))
+            discard_answers(link)
             gone += len(batch)
     return gone
 
@@ -77,13 +77,11 @@ def _batches(messages: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
-def discard_answers(writer: socket.socket) -> None:
-    """Empty a socket that does not wait. An entry that is gone already is as good as deleted."""
-    try:
-        while writer.recv(1 << 16):
+def discard_answers(link: socket.socket) -> None:
+    """Empty a writer's socket. An entry that is gone already is as good as deleted."""
+    with suppress(BlockingIOError):
+        while link.recv(1 << 16):
             pass
-    except BlockingIOError:
-        return
 
 
 def watch() -> socket.socket:
@@ -103,6 +101,17 @@ def waiting(link: socket.socket) -> Iterator[bytes]:
             yield link.recv(1 << 16)
 
 
+def discard_events(link: socket.socket) -> None:
+    """Empty a socket whose events are incomplete anyhow, before the tables are read instead."""
+    for _ in range(_EVENTS):
+        try:
+            link.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:  # still more were lost
+            continue
+
+
 def expectations() -> list[tuple[Expectation, int]]:
     """All that are there, with their seconds left."""
     with connect(_NETFILTER) as link:
@@ -116,13 +125,18 @@ def adjusted() -> list[Master]:
         return [ctnetlink.master_of(each) for each in dump(link, Kind.GET, ctnetlink.adjusted())]
 
 
-def touch(masters: list[Master]) -> None:
+def writer() -> socket.socket:
+    """A socket for requests whose answers do not matter."""
+    link = connect(_NETFILTER)
+    link.setblocking(False)
+    return link
+
+
+def touch(link: socket.socket, masters: list[Master]) -> None:
     """Have the kernel tell all listeners about these connections; those that are gone are none."""
-    with connect(_NETFILTER) as link:
-        link.setblocking(False)
-        for begin in range(0, len(masters), _BATCH):
-            link.send(b"".join(map(ctnetlink.touch, masters[begin : begin + _BATCH])))
-            discard_answers(link)
+    for begin in range(0, len(masters), _BATCH):
+        link.send(b"".join(map(ctnetlink.touch, masters[begin : begin + _BATCH])))
+        discard_answers(link)
 
 
 def create(wanted: list[tuple[Expectation, int]]) -> list[int]:

@@ -36,6 +36,12 @@ table inet router {
         type nat hook postrouting priority srcnat;
         oifname "outside" ip saddr 192.168.0.3 snat ip to 192.168.1.100
     }
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+        tcp dport 21 accept
+        meta l4proto icmpv6 accept
+    }
 }
 """
 
@@ -43,7 +49,7 @@ _SIDES = {
     "inside": ("192.168.0.{}/24", "fd00:0:0:1::{}/64"),
     "outside": ("192.168.1.{}/24", "fd00:0:0:2::{}/64"),
 }
-_CASES = {
+CASES = {
     "snat": ("inside", "192.168.1.3", tuple(Mode)),
     "dnat": ("outside", "192.168.1.100", tuple(Mode)),
     "ipv6": ("inside", "fd00:0:0:2::3", (Mode.EPSV, Mode.EPRT)),
@@ -53,21 +59,17 @@ _CASES = {
 def main() -> None:
     """Write one file for each case: a line for each message, as its name and bytes in hex."""
     RECORDED.mkdir(exist_ok=True)
-    prefix = f"r{os.getpid()}"
-    with _router(prefix) as router, ExitStack() as stack:
-        for side, addresses in _SIDES.items():
-            own = [each.format(3).partition("/")[0] for each in addresses]
-            stack.enter_context(ftp.server(f"{prefix}-{side}", *own))
-        for name, (side, host, modes) in _CASES.items():
+    with routed(f"r{os.getpid()}") as prefix:
+        for name, (side, host, modes) in CASES.items():
             for mode in modes:
-                lines = _record(router, Client(f"{prefix}-{side}", host, mode))
+                lines = _record(prefix, Client(f"{prefix}-{side}", host, mode))
                 path = RECORDED / f"{name}-{mode.lower()}.txt"
                 path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def _record(router: str, client: Client) -> list[str]:
+def _record(prefix: str, client: Client) -> list[str]:
     """Twice the command of the mode, and one data connection: two are new, and two end."""
-    with inside(router):
+    with inside(f"{prefix}-router"):
         link = kernel.watch()
     client.login()
     client.agree()
@@ -84,7 +86,8 @@ def _record(router: str, client: Client) -> list[str]:
 
 
 @contextmanager
-def _router(prefix: str) -> Iterator[str]:
+def routed(prefix: str) -> Iterator[str]:
+    """The router, and a host with an FTP server on each side; the result is their names' prefix."""
     router = f"{prefix}-router"
     with ExitStack() as stack:
         for name in (router, *(f"{prefix}-{side}" for side in _SIDES)):
@@ -96,7 +99,10 @@ def _router(prefix: str) -> Iterator[str]:
         forward = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         run([*enter, "sysctl", "-qw", *forward])
         run([*enter, *ensure().inside(["nft", "-f", "-"])], stdin=_RULES)
-        yield router
+        for side, addresses in _SIDES.items():
+            own = [each.format(3).partition("/")[0] for each in addresses]
+            stack.enter_context(ftp.server(f"{prefix}-{side}", *own))
+        yield prefix
 
 
 def _cable(router: str, host: str, side: str, addresses: tuple[str, ...]) -> None:

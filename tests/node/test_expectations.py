@@ -319,7 +319,7 @@ class TestRevival:
 
 def expectations(answers: list[int], *, active: bool) -> Expectations:
     config = Config(virtual=(), links=(), cards=(), peers=(), advert_s=0.1)
-    return Expectations(config, active, side(), Revival(Kernel(answers).create))
+    return Expectations(config, active, side(), list, Revival(Kernel(answers).create))
 
 
 class TestExpectations:
