@@ -1,7 +1,7 @@
 """A pair undergoes a fault while traffic runs through it, and what became of the traffic.
 
-    outcome = drill(lab, POWER_LOSS, load.cells(paths))
-    assert all(report.survived for report in outcome.reports.values())
+outcome = drill(lab, POWER_LOSS, load.cells(paths))
+assert all(report.survived for report in outcome.reports.values())
 """
 
 from __future__ import annotations

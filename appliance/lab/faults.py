@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
 from appliance.lab.cables import Link
+from appliance.lab.errors import HarnessError
 from appliance.lab.frames import VRRP
 from appliance.lab.node import Appliance
 from appliance.lab.pair import Lab
@@ -163,12 +165,14 @@ def lose_vrrp(scene: Scene) -> None:
 
 def lose_sync(scene: Scene) -> None:
     """The sync network swallows everything; its carriers stay up."""
-    sync(scene).silence()
+    for link in sync(scene):
+        link.silence()
 
 
 def thin_sync(scene: Scene, percent: float) -> None:
     """The sync network loses this share of its frames, in each direction."""
-    sync(scene).loss(percent)
+    for link in sync(scene):
+        link.loss(percent)
 
 
 def flap(scene: Scene, network: str, times: int, pause: float) -> None:
@@ -181,10 +185,10 @@ def flap(scene: Scene, network: str, times: int, pause: float) -> None:
         wait(pause)
 
 
-def sync(scene: Scene) -> Link:
-    """The cable that carries connection state, at the active node's end."""
+def sync(scene: Scene) -> Iterator[Link]:
+    """The cables that carry connection state, at the active node's end."""
     assert scene.lab.plan.pair
-    return scene.lab.link(scene.active.name, scene.lab.plan.pair.sync)
+    return (scene.lab.link(scene.active.name, name) for name in scene.lab.plan.pair.sync)
 
 
 # Daemons
@@ -218,35 +222,36 @@ def wake(scene: Scene, part: Part, daemon: Daemon) -> None:
 def hog(scene: Scene) -> None:
     """Busy loops on the active node, some for each processor."""
     loops = f"for each in $(seq $(({HOGS} * $(nproc)))); do while :; do :; done & done; wait"
-    start(scene.active, "lab-hog", loops)
+    scene.active.succeed(unit("lab-hog", loops))
 
 
 def starve(scene: Scene) -> None:
-    """The active node's memory is eaten up; the kernel kills the eater, and the next comes."""
-    eater = "a = []\nwhile True: a.append(bytearray(1 << 20))"
-    start(scene.active, "lab-eater", f"while :; do python3 -c '{eater}'; done")
+    """The active node's memory is eaten up, until the kernel kills the eater; or, as the node does
+    nothing else meanwhile, until its hardware watchdog resets it.
+    """
+    eater = "python3 -c 'a = [bytearray(1 << 20) for _ in range(9999)]'"
+    with suppress(HarnessError):  # the channel is lost by a reset
+        scene.active.run(unit("lab-eater", eater, "--wait"), timeout=REPAIRED_WITHIN)
 
 
 def fill(scene: Scene) -> None:
     """The active node's state disk is full to the last block."""
-    take = f'while fallocate -l $size {FULL}/$n; do n=$((n + 1)); done 2>/dev/null'
+    take = f"while fallocate -l $size {FULL}/$n; do n=$((n + 1)); done 2>/dev/null"
     sizes = "1G 128M 16M 1M 64K 4K"
     scene.active.run(f"mkdir {FULL}; n=0; for size in {sizes}; do {take}; done")
     scene.active.fail(f"head -c 64K /dev/zero >{FULL}/more")
 
 
-def start(node: Appliance, unit: str, script: str) -> None:
-    """Run a script in a unit of its own, which its own end by the kernel leaves running."""
-    properties = ("OOMPolicy=continue", "OOMScoreAdjust=500", "KillMode=control-group")
-    options = [word for each in properties for word in ("-p", each)]
-    node.succeed(["systemd-run", "--collect", f"--unit={unit}", *options, "sh", "-c", script])
+def unit(name: str, script: str, *options: str) -> list[str]:
+    """The words that run a script in a unit of its own, the kernel's first victim."""
+    own = ("--collect", f"--unit={name}", "-p", "OOMScoreAdjust=500")
+    return ["systemd-run", *own, *options, "sh", "-c", script]
 
 
 def relieve(scene: Scene) -> None:
     """Take away what the node was burdened with."""
-    if scene.active.running:
-        scene.active.run("systemctl stop lab-hog lab-eater")
-        scene.active.succeed(f"rm -rf {FULL}")
+    scene.active.run("systemctl stop lab-hog")
+    scene.active.succeed(f"rm -rf {FULL}")
 
 
 # The hand of the operator
@@ -321,17 +326,17 @@ def _daemons() -> Iterator[Fault]:
     both = (Daemon.CONNTRACKD, Daemon.AGENT)
     for part, daemons in ((Part.ACTIVE, tuple(Daemon)), (Part.STANDBY, both)):
         for daemon in daemons:
-            of = {"part": part, "daemon": daemon}
-            mend = partial(repaired, **of)
-            killed, hung = f"{daemon} of the {part} killed", f"{daemon} of the {part} hangs"
-            yield Fault(killed, partial(stop_dead, **of), mend, lasts=2, proof=True)
-            yield Fault(hung, partial(hang, **of), mend, proof=True)
+            harm = partial(stop_dead, part=part, daemon=daemon)
+            mend = partial(repaired, part=part, daemon=daemon)
+            yield Fault(f"{daemon} of the {part} killed", harm, mend, lasts=2, proof=True)
+            harm = partial(hang, part=part, daemon=daemon)
+            yield Fault(f"{daemon} of the {part} hangs", harm, mend, proof=True)
 
 
 def _resources() -> Iterator[Fault]:
     yield Fault("processor hogs", hog, relieve, lasts=NOTICED)
     yield Fault("processor hogs, then power loss", in_turn(hog, lambda _: wait(5), power_loss))
-    yield Fault("memory eaten up", starve, relieve, lasts=NOTICED)
+    yield Fault("memory eaten up", starve, proof=True)
     yield Fault("state disk full", fill, relieve, lasts=NOTICED, proof=True)
 
 
