@@ -7,14 +7,16 @@ is done inside the peers machine by `appliance.lab.traffic`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from appliance.lab import services
-from appliance.lab.control import Program, Shell
+from appliance.lab import orders, services
+from appliance.lab.control import Shell
 from appliance.lab.errors import HarnessError, LabAssertion
+from appliance.lab.orders import Order
 
-ANSWER_WITHIN = 60.0  # seconds: more than the traffic itself waits for its last answers
+ANSWER_WITHIN = 180.0  # seconds: more than the traffic itself takes to stand, or to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,17 @@ class Report:
         return self.sent - self.received
 
 
-class Flow:
-    """Traffic under way. Leaving its `with` block ends it."""
+class Carrier:
+    """A program in a host that carries flows, each under a name. Leaving its `with` block ends
+    them all.
 
-    def __init__(self, program: Program, words: str) -> None:
-        self.words = words
-        self._program = program
-        self._last: Report | None = None
-        first = self._read()
-        if "ready" not in first:
-            raise LabAssertion(f"{words}: {first['note']}")
+    It is told things by `say`, and answers each with `hear`, so that several may work at once.
+    """
+
+    def __init__(self, host: Shell, flows: Mapping[str, Order]) -> None:
+        self.words = f"the traffic of {host.name}"
+        data = json.dumps({name: dict(order) for name, order in flows.items()})
+        self._program = host.spawn(services.program("traffic", data))
 
     def __enter__(self) -> Self:
         return self
@@ -65,67 +68,96 @@ class Flow:
     def __exit__(self, *_: object) -> None:
         self._program.__exit__()
 
-    def peek(self) -> Report:
-        """The figures so far; it goes on."""
-        self._program.write(b"peek\n")
-        return self._report()
+    def wait_ready(self) -> dict[str, Report]:
+        """Wait until every flow stands; those that do not, each with its reason."""
+        first = self._read()
+        if "ready" in first:
+            return {}
+        return {name: report for name, report in _reports(first).items() if not report.alive}
 
-    def stop(self) -> Report:
-        """End it, wait for the answers still under way, and give the figures."""
-        if self._last is None:
-            self._program.write(b"stop\n")
-            self._last = self._report()
-        return self._last
+    def say(self, word: str) -> None:
+        """`peek` or `stop`."""
+        self._program.write(word.encode() + b"\n")
 
-    def _report(self) -> Report:
-        fields = self._read()
-        fields.pop("last", None)
-        return Report(**fields)
+    def hear(self) -> dict[str, Report]:
+        """The reports that answer a word."""
+        return _reports(self._read())
 
     def _read(self) -> dict[str, Any]:
         line = self._program.line(ANSWER_WITHIN)
         if line is None:
-            raise HarnessError(f"the program of {self.words} ended without a report")
+            raise HarnessError(f"{self.words} ended without a report")
         message: dict[str, Any] = json.loads(line)
         return message
 
 
+def _reports(message: dict[str, Any]) -> dict[str, Report]:
+    return {name: Report(**fields) for name, fields in message.items()}
+
+
+class Flow:
+    """Traffic under way. Leaving its `with` block ends it."""
+
+    def __init__(self, host: Shell, order: Order) -> None:
+        self.words = f"{order['kind']} from {host.name} to {order['to']}"
+        self._carrier = Carrier(host, {self.words: order})
+        self._last: Report | None = None
+        for words, report in self._carrier.wait_ready().items():
+            raise LabAssertion(f"{words}: {report.note}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._carrier.__exit__()
+
+    def peek(self) -> Report:
+        """The figures so far; it goes on."""
+        return self._ask("peek")
+
+    def stop(self) -> Report:
+        """End it, wait for the answers still under way, and give the figures."""
+        if self._last is None:
+            self._last = self._ask("stop")
+        return self._last
+
+    def _ask(self, word: str) -> Report:
+        self._carrier.say(word)
+        return self._carrier.hear()[self.words]
+
+
 def ssh(host: Shell, to: object, *, interval: float | None = 0.1, port: int = 22) -> Flow:
     """Someone types over SSH, a character each `interval` seconds; None is an idle session."""
-    return _start(host, "ssh", to, port, interval=interval, size=1, key=services.KEY)
+    return Flow(host, orders.ssh(to, interval=interval, port=port))
 
 
 def tcp(host: Shell, to: object, *, interval: float | None = 0.05, port: int = 7) -> Flow:
     """A TCP connection to the echo service, 100 bytes each `interval` seconds."""
-    return _start(host, "tcp", to, port, interval=interval, size=100)
+    return Flow(host, orders.tcp(to, interval=interval, port=port))
 
 
 def udp(host: Shell, to: object, *, interval: float = 0.005, port: int = 7) -> Flow:
     """A probe each `interval` seconds to the UDP echo service: the measure of a gap."""
-    return _start(host, "udp", to, port, interval=interval)
+    return Flow(host, orders.udp(to, interval=interval, port=port))
 
 
 def ping(host: Shell, to: object, *, interval: float = 0.02) -> Flow:
     """ICMP echo requests each `interval` seconds."""
-    return _start(host, "ping", to, 0, interval=interval)
+    return Flow(host, orders.ping(to, interval=interval))
 
 
 def http(host: Shell, to: object, *, interval: float = 0.1, port: int = 80) -> Flow:
     """A new connection and one request each `interval` seconds."""
-    return _start(host, "http", to, port, interval=interval)
+    return Flow(host, orders.http(to, interval=interval, port=port))
 
 
 def ftp(host: Shell, to: object, *, passive: bool = True, rate: float = 1e6) -> Flow:
     """One file again and again over one control connection, at `rate` bytes a second.
 
-    Every server of the lab has the same file, and the client is in the same machine.
+    Every server of the lab has the same file, and the client is in the same machine. The commands
+    are PASV or PORT with IPv4 and EPSV or EPRT with IPv6.
     """
-    digest = host.succeed(["cat", services.SHARED_DIGEST]).split()[0]
-    file = {"file": services.SHARED_FILE, "sha256": digest}
-    return _start(host, "ftp", to, 21, passive=passive, rate=rate, **file)
-
-
-def _start(host: Shell, kind: str, to: object, port: int, **options: Any) -> Flow:
-    data = json.dumps({"to": str(to), "port": port, "source": None, **options})
-    program = host.spawn(services.program("traffic", kind, data))
-    return Flow(program, f"{kind} from {host.name} to {to}")
+    modes = ("EPSV", "EPRT") if ":" in str(to) else ("PASV", "PORT")
+    how = {"mode": modes[0 if passive else 1], "rate": rate}
+    file = orders.shared(host)[services.SHARED_FILE]
+    return Flow(host, orders.ftp("ftp download", to, **how, **file))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import time
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -42,6 +44,11 @@ class Meter:
         self.alive = False
         self.note = self.note or why
 
+    def damaged(self, why: str) -> None:
+        """Other bytes came than were sent."""
+        self.whole = False
+        self.note = self.note or why
+
     def report(self) -> dict[str, Any]:
         """The figures as the host reads them."""
         return {
@@ -56,30 +63,34 @@ class Meter:
         }
 
 
-class Commands:
-    """The host's lines on standard input."""
+class Stop:
+    """The word to stop, for many threads: a descriptor that becomes readable and stays so."""
 
     def __init__(self) -> None:
-        self.partial = b""
+        self.heard, self.said = os.pipe()
 
-    def read(self) -> list[str]:
-        """The lines that have come; the end of the input is a `stop`."""
-        data = os.read(0, 4096)
-        if not data:
-            return ["stop"]
-        *lines, self.partial = (self.partial + data).split(b"\n")
-        return [line.decode() for line in lines]
+    def fileno(self) -> int:
+        """For `select`, beside the sockets that a flow waits for."""
+        return self.heard
+
+    def say(self) -> None:
+        """Stop."""
+        os.close(self.said)
+
+    def wait(self, seconds: float | None) -> bool:
+        """Whether the word came within so many seconds."""
+        return bool(select.select([self], [], [], seconds)[0])
 
 
-def say(**message: Any) -> None:
+def words() -> Iterator[str]:
+    """The host's lines on standard input; its end is a `stop`."""
+    partial = b""
+    while data := os.read(0, 4096):
+        *lines, partial = (partial + data).split(b"\n")
+        yield from (line.decode() for line in lines)
+    yield "stop"
+
+
+def say(message: dict[str, Any]) -> None:
     """One line to the host."""
     print(json.dumps(message), flush=True)
-
-
-def obey(commands: Commands, meter: Meter) -> bool:
-    """Answer the host's lines; False at the last."""
-    for line in commands.read():
-        if line == "stop":
-            return False
-        say(**meter.report())
-    return True

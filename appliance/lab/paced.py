@@ -1,4 +1,8 @@
-"""Traffic in small pieces with answers: byte streams and datagrams; runs inside a lab host."""
+"""Traffic in small pieces with answers: byte streams and datagrams; runs inside a lab host.
+
+Every flow has three parts: `open` returns when it stands, `carry` goes on until the stop or its
+death, `finish` shows that it still carries.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +15,52 @@ import subprocess
 import time
 from typing import Any
 
-from appliance.lab.meter import Meter
+from appliance.lab.meter import Meter, Stop
 
 # After `stop` an answer may still be on its way: TCP backs off to a few seconds in an interruption.
 DRAIN = 15.0
 LAST_ANSWER = 2.0
-SETUP = 30.0  # seconds for a connection to stand
+SETUP = 60.0  # seconds for a connection to stand; many at once take long in an emulated machine
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
+
+
+def pace(flow: Paced, stop: Stop) -> None:
+    """Send at the flow's interval and take answers until the stop, or its death."""
+    due = time.monotonic()
+    while flow.meter.alive:
+        now = time.monotonic()
+        pause = None if flow.interval is None else max(0.0, due - now)
+        ready = select.select([stop.fileno(), flow.descriptor()], [], [], pause)[0]
+        if flow.descriptor() in ready:
+            flow.receive()
+        if flow.interval is not None and flow.meter.alive and time.monotonic() >= due:
+            flow.send()
+            due = max(due + flow.interval, now)
+        if stop.fileno() in ready:
+            return
 
 
 class Stream:
     """A byte stream to an echo: whatever comes back must be what was sent, in order, to the last
     byte.
 
-    `interval` None sends nothing until the end: an idle connection.
+    `interval` None sends nothing until the end: an idle connection. Without `greeting` nothing is
+    sent before it stands.
     """
 
-    def __init__(self, meter: Meter, interval: float | None, size: int) -> None:
+    def __init__(
+        self, meter: Meter, interval: float | None, size: int, greeting: bool = True
+    ) -> None:
         self.meter = meter
         self.interval = interval
         self.size = size
+        self.greeting = greeting
         self.letters = random.Random(1)
         self.awaited = bytearray()
+
+    def connect(self) -> None:
+        """Make the connection."""
+        raise NotImplementedError
 
     def descriptor(self) -> int:
         """What becomes readable when an answer comes."""
@@ -65,8 +93,21 @@ class Stream:
             del self.awaited[: len(data)]
             self.meter.answer(len(data))
         else:
-            self.meter.whole = False
-            self.meter.died("the stream is broken: other bytes came than were sent")
+            self.meter.damaged("the stream is broken: other bytes came than were sent")
+            self.meter.died("the stream is broken")
+
+    def open(self) -> None:
+        """The connection stands when a first piece has come back."""
+        self.connect()
+        if self.greeting:
+            self.send()
+            self.drain(SETUP)
+        if self.awaited:
+            raise ConnectionError(self.meter.note or f"no echo within {SETUP:g} s")
+
+    def carry(self, stop: Stop) -> None:
+        """Until the stop, or the connection's end."""
+        pace(self, stop)
 
     def finish(self) -> None:
         """One last piece shows that the connection still carries; then all answers must come."""
@@ -89,20 +130,17 @@ class Stream:
                 return
             self.receive()
 
-    def open(self) -> None:
-        """The connection stands when a first piece has come back."""
-        self.send()
-        self.drain(SETUP)
-        if self.awaited:
-            raise ConnectionError(self.meter.note or f"no echo within {SETUP:g} s")
-
 
 class Tcp(Stream):
     """A TCP connection to an echo service."""
 
-    def __init__(self, meter: Meter, to: str, port: int, source: str | None, **stream: Any) -> None:
+    def __init__(self, meter: Meter, to: str, port: int, **stream: Any) -> None:
         super().__init__(meter, **stream)
-        self.end = socket.create_connection((to, port), SETUP, (source, 0) if source else None)
+        self.target = (to, port)
+
+    def connect(self) -> None:
+        """Its pieces leave at once, so that each has a time of its own."""
+        self.end = socket.create_connection(self.target, SETUP)
         self.end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.end.setblocking(False)
 
@@ -120,7 +158,11 @@ class Command(Stream):
 
     def __init__(self, meter: Meter, argv: list[str], **stream: Any) -> None:
         super().__init__(meter, **stream)
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.argv = argv
+
+    def connect(self) -> None:
+        """Start the program."""
+        self.process = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdin
         assert self.process.stdout
         self.inward, self.outward = self.process.stdin.fileno(), self.process.stdout.fileno()
@@ -134,20 +176,26 @@ class Command(Stream):
         os.write(self.inward, data)
 
 
+class Ssh(Command):
+    """OpenSSH's client as people run it, but for keepalives, which would hide or cause an end."""
+
+    def __init__(self, meter: Meter, to: str, port: int, key: str, **stream: Any) -> None:
+        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes")
+        words = ["ssh", "-F", "none", "-T", "-q", "-i", key, "-p", str(port)]
+        words += [word for option in (*options, "TCPKeepAlive=no") for word in ("-o", option)]
+        super().__init__(meter, [*words, f"root@{to}", "cat"], **stream)
+
+
 class Datagrams:
     """Numbered datagrams, each to be echoed; what is lost is lost, the stall is the measure."""
 
-    def __init__(
-        self, meter: Meter, to: str, port: int, source: str | None, interval: float
-    ) -> None:
+    def __init__(self, meter: Meter, to: str, port: int, interval: float) -> None:
         self.meter = meter
         self.interval = interval
         self.number = self.first = 0
         self.seen: set[int] = set()
         family = socket.AF_INET6 if ":" in to else socket.AF_INET
         self.end = self.socket(family)
-        if source:
-            self.end.bind((source, 0))
         self.end.connect((to, port))
         self.end.setblocking(False)
 
@@ -207,6 +255,10 @@ class Datagrams:
         self.first = self.number + 1
         self.seen = set(range(self.first))
         self.meter.sent = self.meter.received = 0
+
+    def carry(self, stop: Stop) -> None:
+        """Until the stop: no silence ends it."""
+        pace(self, stop)
 
     def finish(self) -> None:
         """Alive means that an answer still comes; what is sent to learn that does not count."""

@@ -1,8 +1,8 @@
 """The hosts inside the peers machine: how they are set up, as pure text, and what they serve.
 
 Each is a network namespace with a card of its own (macvlan) on the machine's card for that
-network. All serve the same: SSH (22), FTP (21, anonymous), HTTP (80), echo (7, TCP and UDP),
-iperf3 (5201).
+network. All serve the same: SSH (22), FTP (21, anonymous, also to write), HTTP (80), echo (7, TCP
+and UDP), iperf3 (5201).
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ BASE = "/run/lab"
 KEY = f"{BASE}/key"
 SHARE = f"{BASE}/share"
 SHARED_FILE = "data"  # what FTP and HTTP give; every host has the same
-SHARED_DIGEST = f"{BASE}/data.sha256"
-SHARED_SIZE = 8 << 20  # bytes
+SMALL_FILE = "small"
+SHARED_SIZES = {SHARED_FILE: 4 << 20, SMALL_FILE: 256 << 10}  # bytes
+SHARED_DIGESTS = f"{BASE}/sha256"
+INCOMING = "incoming"  # where FTP's clients may write
 
-_PROGRAMS = ("echo", "probe", "meter", "paced", "traffic")
+_PROGRAMS = ("echo", "probe", "meter", "paced", "ftp", "transfers", "traffic")
 
 SSHD = f"""\
 HostKey {BASE}/host_key
@@ -32,14 +34,27 @@ StrictModes no
 UsePAM no
 PidFile none
 UseDNS no
+# Many come at once from one address, and some are killed in the middle: no reason to shut them out.
+MaxStartups 100
+PerSourcePenalties no
+TCPKeepAlive no
 """
 
 # Active mode data comes from port 20, as RFC 959 section 5.2 has it; some firewalls look for that.
+# The server's own patience (seconds) and limits (0 is none) must never be why a connection ends.
 VSFTPD = f"""\
-listen=YES
+listen=NO
+listen_ipv6=YES
 anonymous_enable=YES
 no_anon_password=YES
 anon_root={SHARE}
+write_enable=YES
+anon_upload_enable=YES
+idle_session_timeout=86400
+data_connection_timeout=86400
+accept_timeout=86400
+max_clients=0
+max_per_ip=0
 secure_chroot_dir={BASE}/empty
 connect_from_port_20=YES
 seccomp_sandbox=NO
@@ -86,16 +101,19 @@ def prepare() -> str:
         f"[ -e {path} ] || ssh-keygen -q -t ed25519 -N '' -f {path}"
         for path in (f"{BASE}/host_key", KEY)
     )
+    shared = "\n".join(f"head -c {size} /dev/urandom >{n}" for n, size in SHARED_SIZES.items())
     return f"""\
 set -e
 # An account whose password field begins with ! is locked for sshd; * only has no password.
 sed -i 's/^root:[^:]*:/root:*:/' /etc/shadow
-mkdir -p {SHARE} {BASE}/empty {BASE}/log /run/sshd
+mkdir -p {SHARE}/{INCOMING} {BASE}/empty {BASE}/log /run/sshd
 {keys}
-head -c {SHARED_SIZE} /dev/urandom >{SHARE}/{SHARED_FILE}
-sha256sum {SHARE}/{SHARED_FILE} >{SHARED_DIGEST}
-echo lab >{SHARE}/index.html
-chmod -R a+rX {SHARE}
+cd {SHARE}
+{shared}
+sha256sum {" ".join(SHARED_SIZES)} >{SHARED_DIGESTS}
+echo lab >index.html
+chmod -R a+rX .
+chmod 1777 {INCOMING}
 """
 
 

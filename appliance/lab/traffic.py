@@ -1,151 +1,164 @@
-"""Traffic that knows what an interruption did to it; runs inside a lab host, standard library only.
+"""Carries flows that know what an interruption did to them; runs inside a lab host, standard
+library only.
 
-`python3 -m appliance.lab.traffic KIND JSON` prints `{"ready": true}` once the connection stands,
-then one report for each line on its input: `peek` for the figures so far, `stop` (or the end of the
-input) for the last. All times come from one monotonic clock, so no clocks need to agree.
+`python3 -m appliance.lab.traffic JSON`, where the JSON is `{NAME: {"kind": KIND, ...}, ...}`,
+prints `{"ready": true}` once every flow stands, then all reports by name for each line on its
+input: `peek` for the figures so far, `stop` (or the end of the input) for the last. If one does
+not stand, it prints the reports at once and ends. All times come from one monotonic clock, so no
+clocks need to agree.
 """
 
 from __future__ import annotations
 
-import ftplib
-import hashlib
 import http.client
 import json
 import os
-import select
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from appliance.lab.meter import Commands, Meter, obey, say
-from appliance.lab.paced import DRAIN, SETUP, Command, Datagrams, Paced, Ping, Tcp
+from appliance.lab import transfers
+from appliance.lab.meter import Meter, Stop, say, words
+from appliance.lab.paced import DRAIN, SETUP, Command, Datagrams, Ping, Ssh, Tcp
 
-
-def pace(flow: Paced, meter: Meter) -> None:
-    """Send at the flow's interval and take answers until the host says stop."""
-    flow.open()
-    commands = Commands()
-    meter.begin()
-    say(ready=True)
-    due = time.monotonic()
-    while True:
-        now = time.monotonic()
-        pause = None if flow.interval is None else max(0.0, due - now)
-        listen = [0, flow.descriptor()] if meter.alive else [0]
-        ready = select.select(listen, [], [], pause if meter.alive else None)[0]
-        if flow.descriptor() in ready:
-            flow.receive()
-        if flow.interval is not None and meter.alive and time.monotonic() >= due:
-            flow.send()
-            due = max(due + flow.interval, now)
-        if 0 in ready and not obey(commands, meter):
-            break
-    flow.finish()
+FINISH = 120.0  # seconds for all flows together to come to their end after `stop`
 
 
-def work(rounds: Callable[[threading.Event], None], meter: Meter) -> None:
-    """Have a thread go round while this one listens to the host."""
-    stopping = threading.Event()
+class Flow(Protocol):
+    """What this program carries."""
 
-    def body() -> None:
-        try:
-            while not stopping.is_set():
-                rounds(stopping)
-        except (OSError, EOFError, ftplib.Error, http.client.HTTPException) as error:
-            meter.died(f"{type(error).__name__}: {error}")
+    meter: Meter
 
-    commands = Commands()
-    meter.begin()
-    say(ready=True)
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
-    while obey(commands, meter):
-        pass
-    stopping.set()
-    thread.join(DRAIN)
-    meter.quiet() if meter.alive else None
-    if thread.is_alive():
-        meter.died(f"still busy {DRAIN:g} s after stop")
+    def open(self) -> None:
+        """Return when it stands."""
+
+    def carry(self, stop: Stop) -> None:
+        """Go on until the stop, or its death."""
+
+    def finish(self) -> None:
+        """Show that it still carries."""
 
 
-def web(meter: Meter, to: str, port: int, source: str | None, interval: float) -> None:
+class Web:
     """A new connection and one request at each interval."""
 
-    def request(stopping: threading.Event) -> None:
-        meter.sent += 1
-        client = http.client.HTTPConnection(
-            to, port, timeout=SETUP, source_address=(source, 0) if source else None
-        )
+    def __init__(self, meter: Meter, to: str, port: int, interval: float) -> None:
+        self.meter = meter
+        self.target = (to, port)
+        self.interval = interval
+
+    def request(self, seconds: float) -> bool:
+        """Ask once; whether an answer came."""
+        client = http.client.HTTPConnection(*self.target, timeout=seconds)
         try:
             client.request("GET", "/")
             answer = client.getresponse()
-            meter.whole &= answer.status == 200 and answer.read() == b"lab\n"
-            meter.answer()
-        except OSError as error:
-            meter.note = str(error)
+            self.meter.whole &= answer.status == 200 and answer.read() == b"lab\n"
+        except (OSError, http.client.HTTPException) as error:
+            self.meter.note = f"{type(error).__name__}: {error}"
+            return False
         finally:
             client.close()
-        stopping.wait(interval)
+        return True
 
-    work(request, meter)
+    def open(self) -> None:
+        """There is nothing to stand: each request stands for itself."""
 
+    def carry(self, stop: Stop) -> None:
+        """Until the stop: one that fails is lost, and the next is tried."""
+        while not stop.wait(self.interval):
+            self.meter.sent += 1
+            if self.request(DRAIN):
+                self.meter.answer()
 
-def ftp(meter: Meter, to: str, port: int, source: str | None, **how: Any) -> None:
-    """One file again and again over one control connection; `rate` in bytes a second."""
-    client = ftplib.FTP(timeout=SETUP, source_address=(source, 0) if source else None)
-    client.connect(to, port)
-    client.login()
-    client.set_pasv(how["passive"])
-
-    def transfer(stopping: threading.Event) -> None:
-        digest = hashlib.sha256()
-
-        def block(data: bytes) -> None:
-            digest.update(data)
-            meter.answer(len(data))
-            stopping.wait(len(data) / how["rate"])
-
-        meter.sent += client.size(how["file"]) or 0
-        client.retrbinary(f"RETR {how['file']}", block)
-        meter.whole &= digest.hexdigest() == how["sha256"]
-
-    client.voidcmd("TYPE I")
-    work(transfer, meter)
+    def finish(self) -> None:
+        """Alive means that a request is still answered; this one does not count."""
+        self.meter.quiet()
+        self.meter.alive = self.request(DRAIN)
 
 
-def ssh_argv(to: str, port: int, source: str | None, key: str) -> list[str]:
-    """OpenSSH's client as people run it: no keepalive that would hide or cause an end."""
-    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes")
-    words = ["ssh", "-F", "none", "-T", "-q", "-i", key, "-p", str(port)]
-    words += [word for option in options for word in ("-o", option)]
-    return [*words, *(("-b", source) if source else ()), f"root@{to}", "cat"]
+KINDS: dict[str, Callable[..., Flow]] = {
+    "ssh": Ssh,
+    "command": Command,
+    "tcp": Tcp,
+    "udp": Datagrams,
+    "ping": Ping,
+    "http": Web,
+    "ftp idle": transfers.Session,
+    "ftp download": transfers.Download,
+    "ftp upload": transfers.Upload,
+    "ftp next": transfers.Next,
+    "ftp held": transfers.Held,
+}
 
 
-def start(kind: str, meter: Meter, options: dict[str, Any]) -> None:
-    """Run one kind of traffic to its end."""
-    if kind == "http":
-        web(meter, **options)
-    elif kind == "ftp":
-        ftp(meter, **options)
-    elif kind == "ssh":
-        stream = {name: options.pop(name) for name in ("interval", "size")}
-        pace(Command(meter, ssh_argv(**options), **stream), meter)
-    elif kind == "command":
-        pace(Command(meter, **options), meter)
-    else:
-        pace({"tcp": Tcp, "udp": Datagrams, "ping": Ping}[kind](meter, **options), meter)
+def attempt(flow: Flow, part: Callable[[], None], prefix: str = "") -> None:
+    """Do a part of a flow; a failure, of whatever kind, is its death, told with what was done."""
+    try:
+        part()
+    except Exception as error:
+        doing = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+        flow.meter.died(f"{prefix}{doing}{type(error).__name__}: {error}")
+
+
+def in_threads(flows: dict[str, Flow], work: Callable[[Flow], None]) -> list[threading.Thread]:
+    """The same for every flow, at once."""
+    threads = [threading.Thread(target=work, args=[f], daemon=True) for f in flows.values()]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def stand(flows: dict[str, Flow]) -> bool:
+    """Open all; whether every one of them stands."""
+    opening = in_threads(flows, lambda flow: attempt(flow, flow.open, "never stood: "))
+    deadline = time.monotonic() + 2 * SETUP
+    for flow, thread in zip(flows.values(), opening, strict=True):
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            flow.meter.died(f"never stood: still busy after {2 * SETUP:g} s")
+    return all(flow.meter.alive for flow in flows.values())
+
+
+def carry(flows: dict[str, Flow]) -> None:
+    """Have each go on in a thread of its own, obey the host, and bring all to their end."""
+    stop = Stop()
+
+    def life(flow: Flow) -> None:
+        attempt(flow, lambda: flow.carry(stop))
+        if flow.meter.alive:
+            attempt(flow, flow.finish)
+
+    threads = in_threads(flows, life)
+    for word in words():
+        if word == "stop":
+            break
+        say(reports(flows))
+    stop.say()
+    deadline = time.monotonic() + FINISH
+    for flow, thread in zip(flows.values(), threads, strict=True):
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            flow.meter.died(f"still busy {FINISH:g} s after the stop")
+
+
+def reports(flows: dict[str, Flow]) -> dict[str, Any]:
+    """What became of each until now."""
+    return {name: flow.meter.report() for name, flow in flows.items()}
 
 
 def main() -> None:
     """Run with the arguments of this module's docstring."""
-    meter = Meter()
-    try:
-        start(sys.argv[1], meter, json.loads(sys.argv[2]))
-    except OSError as error:
-        meter.died(f"never stood: {error}")
-    say(**meter.report(), last=True)
+    orders: dict[str, dict[str, Any]] = json.loads(sys.argv[1])
+    flows = {name: KINDS[order.pop("kind")](Meter(), **order) for name, order in orders.items()}
+    if stand(flows):
+        for flow in flows.values():
+            flow.meter.begin()
+        say({"ready": True})
+        carry(flows)
+    say(reports(flows))
     os._exit(0)  # a thread that hangs in a dead connection must not hold up the end
 
 

@@ -104,14 +104,15 @@ class Traffic:
     """The program as the host runs it."""
 
     def __init__(self, kind: str, **options: Any) -> None:
-        argv = [sys.executable, "-m", traffic.__name__, kind, json.dumps(options)]
+        order = {"it": {"kind": kind, **options}}
+        argv = [sys.executable, "-m", traffic.__name__, json.dumps(order)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True)
 
     def read(self) -> dict[str, Any]:
         assert self.process.stdout
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
+        return answer.get("it", answer)
 
     def ask(self, what: str) -> dict[str, Any]:
         assert self.process.stdin
@@ -124,7 +125,7 @@ def start(relay: Relay) -> Iterator[Callable[..., Traffic]]:
     started = []
 
     def begin(kind: str, **options: Any) -> Traffic:
-        flow = Traffic(kind, to="127.0.0.1", port=relay.port, source=None, **options)
+        flow = Traffic(kind, to="127.0.0.1", port=relay.port, **options)
         started.append(flow)
         assert flow.read() == {"ready": True}
         return flow
@@ -255,7 +256,7 @@ def test_a_program_as_the_stream_is_watched_like_a_connection(
 def test_a_connection_that_never_stands_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    flow = Traffic("tcp", to="127.0.0.1", port=port, source=None, **TCP)
+    flow = Traffic("tcp", to="127.0.0.1", port=port, **TCP)
     report = flow.read()
     assert not report["alive"]
     assert "never stood" in report["note"]
@@ -263,7 +264,7 @@ def test_a_connection_that_never_stands_is_told() -> None:
 
 
 def test_ping_over_loopback() -> None:
-    flow = Traffic("ping", to="127.0.0.1", port=0, source=None, interval=0.02)
+    flow = Traffic("ping", to="127.0.0.1", port=0, interval=0.02)
     assert flow.read() == {"ready": True}
     run_for(0.3)
     report = flow.ask("stop")

@@ -1,0 +1,159 @@
+"""Many flows at once, in every phase in which a fault may find a connection.
+
+with load.start(lab, load.cells(paths)) as everything:
+    lab.active().kill()
+    everything.moves()
+    reports = everything.stop()
+
+One program carries the flows of a client host, since a process for each would be too much for an
+emulated machine. UDP probes have programs of their own: they are the measure of the gap, and
+must wait for nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
+from typing import Self
+
+from appliance.lab import orders, services
+from appliance.lab.cells import Cell, Kind, Mode, Path, cells
+from appliance.lab.control import Shell
+from appliance.lab.errors import HarnessError, LabAssertion
+from appliance.lab.flows import Carrier, Report
+from appliance.lab.orders import Order
+from appliance.lab.pair import Lab
+from appliance.plan.model import Address
+
+__all__ = ["Cell", "Kind", "Load", "Mode", "Path", "cells", "start"]
+
+# Bytes a second of a throttled transfer: slow enough that a file lasts for minutes, and that many
+# at once leave the machine's processor to the probes.
+RATE = 8000.0
+BETWEEN_LOOKS = 0.2  # seconds
+
+_numbers = count(1)
+
+
+class Load:
+    """Flows under way. Leaving its `with` block ends them."""
+
+    def __init__(self, hosts: Mapping[str, Shell], cells: Iterable[Cell]) -> None:
+        self.cells = {str(cell): cell for cell in cells}
+        self._hosts = hosts
+        self._folder = f"{services.INCOMING}/load-{next(_numbers)}"
+        self._last: dict[Cell, Report] | None = None
+        self._carriers: list[Carrier] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for carrier in self._carriers:
+            carrier.__exit__()
+        with contextlib.suppress(HarnessError):  # the machine is gone, and the files with it
+            self._somewhere().run(["rm", "-rf", self._path()])
+
+    def peek(self) -> Mapping[Cell, Report]:
+        """The figures so far; all go on."""
+        return self._ask("peek")
+
+    def moves(self, timeout: float = 30) -> None:
+        """Wait until every busy flow has carried anew, counted from this call.
+
+        LabAssertion names those that have not within `timeout` seconds, or are dead.
+        """
+        before, end, pause = self.peek(), time.monotonic() + timeout, threading.Event()
+        while still := _still(before, now := self.peek()):
+            if time.monotonic() > end or not all(now[cell].alive for cell in still):
+                words = "; ".join(f"{cell} ({now[cell].note or 'silent'})" for cell in still)
+                raise LabAssertion(f"not every flow goes on within {timeout:g} s: {words}")
+            pause.wait(BETWEEN_LOOKS)
+
+    def stop(self) -> Mapping[Cell, Report]:
+        """End all: what is silent must answer now, and transfers must come to their right end."""
+        if self._last is None:
+            self._last = self._ask("stop")
+        return self._last
+
+    def _begin(self) -> None:
+        """Returns when all stand; LabAssertion names those that do not."""
+        self._somewhere().succeed(f"mkdir {self._path()} && chmod 1777 {self._path()}")
+        shared = orders.shared(self._somewhere())
+        for (client, _), group in _groups(self.cells.values()).items():
+            flows = {str(cell): _order(cell, shared, self._folder) for cell in group}
+            self._carriers.append(Carrier(self._hosts[client], flows))
+        failed = [item for carrier in self._carriers for item in carrier.wait_ready().items()]
+        if failed:
+            raise LabAssertion("; ".join(f"{name}: {report.note}" for name, report in failed))
+
+    def _ask(self, word: str) -> dict[Cell, Report]:
+        for carrier in self._carriers:
+            carrier.say(word)
+        heard = [item for carrier in self._carriers for item in carrier.hear().items()]
+        return {self.cells[name]: report for name, report in heard}
+
+    def _somewhere(self) -> Shell:
+        """Any host: all are in one machine, and have its files in common."""
+        return next(iter(self._hosts.values()))
+
+    def _path(self) -> str:
+        return shlex.quote(f"{services.SHARE}/{self._folder}")
+
+
+def start(lab: Lab, cells: Iterable[Cell]) -> Load:
+    """Start a load; returns when every connection stands and every transfer is under way.
+
+    LabAssertion names those that do not stand.
+    """
+    load = Load(lab.hosts, cells)
+    try:
+        load._begin()
+    except BaseException:
+        load.__exit__()
+        raise
+    return load
+
+
+def _still(before: Mapping[Cell, Report], now: Mapping[Cell, Report]) -> list[Cell]:
+    """The busy ones that have received nothing in between."""
+    busy = [cell for cell in now if cell.kind.busy]
+    return [cell for cell in busy if now[cell].received <= before[cell].received]
+
+
+def _groups(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """The cells of each program: one for a client host, and one for each UDP probe."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        alone = str(cell) if cell.kind is Kind.UDP else ""
+        groups.setdefault((cell.path.client, alone), []).append(cell)
+    return groups
+
+
+def _order(cell: Cell, shared: Mapping[str, Order], folder: str) -> Order:
+    if not cell.kind.transfers:
+        return _STREAMS[cell.kind](cell.path.to)
+    mode, file = str(cell.mode), shared[services.SMALL_FILE]
+    match cell.kind:
+        case Kind.DOWNLOAD:
+            file = {"rate": RATE, **shared[services.SHARED_FILE]}
+        case Kind.UPLOAD:
+            name = f"{folder}/{cell.path.name}-{mode}"
+            size = services.SHARED_SIZES[services.SHARED_FILE]
+            stored = f"{services.SHARE}/{name}"
+            file = {"rate": RATE, "file": name, "stored": stored, "size": size}
+    return orders.ftp(cell.kind, cell.path.to, mode=mode, **file)
+
+
+_STREAMS: Mapping[Kind, Callable[[Address], Order]] = {
+    Kind.SSH: orders.ssh,
+    Kind.SSH_IDLE: lambda to: orders.ssh(to, interval=None),
+    Kind.HANDSHAKE: lambda to: orders.tcp(to, interval=None, greeting=False),
+    Kind.TCP: orders.tcp,
+    Kind.UDP: orders.udp,
+    Kind.FTP_IDLE: lambda to: orders.ftp(Kind.FTP_IDLE, to),
+}
