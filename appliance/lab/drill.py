@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import pairwise
 
 from appliance.lab import faults, load, pcap, qemu
 from appliance.lab.errors import LabAssertion
@@ -96,7 +97,7 @@ def takeovers(lab: Lab, active: str, since: Mapping[str, int]) -> int:
 
 
 def _moves(homes: list[str]) -> int:
-    return sum(one != other for one, other in zip(homes, homes[1:], strict=False))
+    return sum(one != other for one, other in pairwise(homes))
 
 
 def _homes(lab: Lab, network: str, since: int) -> Iterator[str]:

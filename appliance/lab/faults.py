@@ -323,14 +323,20 @@ def _cables(plan: Plan, traffic: str) -> Iterator[Fault]:
 
 
 def _daemons() -> Iterator[Fault]:
-    both = (Daemon.CONNTRACKD, Daemon.AGENT)
-    for part, daemons in ((Part.ACTIVE, tuple(Daemon)), (Part.STANDBY, both)):
-        for daemon in daemons:
-            harm = partial(stop_dead, part=part, daemon=daemon)
-            mend = partial(repaired, part=part, daemon=daemon)
-            yield Fault(f"{daemon} of the {part} killed", harm, mend, lasts=2, proof=True)
-            harm = partial(hang, part=part, daemon=daemon)
-            yield Fault(f"{daemon} of the {part} hangs", harm, mend, proof=True)
+    for daemon in Daemon:
+        yield from _of_daemon(Part.ACTIVE, daemon)
+    for daemon in (Daemon.CONNTRACKD, Daemon.AGENT):
+        yield from _of_daemon(Part.STANDBY, daemon)
+
+
+def _of_daemon(part: Part, daemon: Daemon) -> Iterator[Fault]:
+    kill, stop = (partial(act, part=part, daemon=daemon) for act in (stop_dead, hang))
+    mend = partial(repaired, part=part, daemon=daemon)
+    yield Fault(f"{daemon} of the {part} node killed", kill, mend, lasts=2, proof=True)
+    # Nobody on the node watches keepalived: it goes on when the hand that held it lets go.
+    let_go = in_turn(partial(wake, part=part, daemon=daemon), mend)
+    heal = let_go if daemon is Daemon.KEEPALIVED else mend
+    yield Fault(f"{daemon} of the {part} node hangs", stop, heal, lasts=NOTICED, proof=True)
 
 
 def _resources() -> Iterator[Fault]:
