@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,21 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Only `virtual`, `links` and `preempt` differ from site to site; all times are in seconds.
+    """The fields without a default, and `preempt`, differ from site to site; times are in seconds.
 
     `virtual` are the addresses that only the active node holds; `links` the sync networks, the
-    preferred one first. The gate (see `gate.py`) ends after `gate_s` in any case, and after
-    `absent_s` when nothing is heard of the peer. `forget_s` is how long a standby keeps what it
-    knew as the active node. `announce` and `hand_over` switch the two cures for FTP (see
-    `expectations.py`).
+    preferred one first; `cards` those of the networks with virtual addresses; `peers` the addresses
+    that the peer's adverts come from, each `advert_s`. The gate (see `gate.py`) ends after `gate_s`
+    in any case, and after `absent_s` when nothing is heard of the peer. `forget_s` is how long a
+    standby keeps what it knew as the active node. `announce` and `hand_over` switch the two cures
+    for FTP (see `expectations.py`).
     """
 
     virtual: tuple[Address, ...]
     links: tuple[Link, ...]
+    cards: tuple[str, ...]
+    peers: tuple[Address, ...]
+    advert_s: float
     preempt: bool = False
     announce: bool = True
     hand_over: bool = True
@@ -47,10 +51,14 @@ class Config:
     control: Path = Path("/run/conntrackd/control")
     state: Path = Path("/run/appliance/state.json")
     handover: Path = Path("/run/appliance/handover")
+    yields: Path = Path("/run/appliance/yields")
     expectations: Path = Path("/run/appliance/expectations")
     gate_s: float = 15.0
     absent_s: float = 3.0
     forget_s: float = 15.0
+
+
+_NEEDED = {each.name for each in fields(Config) if each.default is MISSING}
 
 
 def parse(text: str) -> Config:
@@ -58,7 +66,7 @@ def parse(text: str) -> Config:
     raw: dict[str, Any] = json.loads(text)
     known = {field.name: field.type for field in fields(Config)}
     unknown = sorted(raw.keys() - known.keys())
-    missing = sorted({"virtual", "links"} - raw.keys())
+    missing = sorted(_NEEDED - raw.keys())
     if unknown or missing:
         raise ValueError(f"agent.json: unknown keys {unknown}, missing keys {missing}")
     return Config(**{name: _typed(known[name], value) for name, value in raw.items()})
@@ -72,6 +80,8 @@ def _typed(kind: object, value: Any) -> Any:
         return tuple(ip_address(each) for each in value)
     if kind == "tuple[Link, ...]":
         return tuple(_link(**each) for each in value)
+    if kind == "tuple[str, ...]":
+        return tuple(value)
     return value
 
 

@@ -31,23 +31,40 @@ class Done:
     first_ms: float
     all_ms: float
     left: tuple[Request, ...] = ()
-    failure: str | None = None
+    failure: NoAnswerError | None = None
 
 
-def run(
-    conntrackd: Conntrackd, sequence: tuple[Request, ...], superseded: Callable[[], bool]
-) -> Done:
-    """Run to the end, or to the first failure, or until `superseded` says that it is void."""
-    begin, first = time.monotonic(), 0.0
-    for number, request in enumerate(sequence):
-        if number and superseded():
-            return Done(first, _since(begin), sequence[number:])
-        try:
-            conntrackd.ask(request)
-        except NoAnswerError as error:
-            return Done(first, _since(begin), sequence[number:], str(error))
-        first = first or _since(begin)
-    return Done(first, _since(begin))
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """Drives `conntrackd`; `committed` is called as soon as a commit is done."""
+
+    conntrackd: Conntrackd
+    committed: Callable[[], None]
+
+    def run(
+        self,
+        sequence: tuple[Request, ...],
+        superseded: Callable[[], bool],
+        begin: float,
+        entries: int = 0,
+    ) -> Done:
+        """Run to the end, or to the first failure, or until `superseded` says that it is void.
+
+        `begin` is the monotonic time of the news; `entries`: how many connections there may be to
+        work on.
+        """
+        first = 0.0
+        for number, request in enumerate(sequence):
+            if number and superseded():
+                return Done(first, _since(begin), sequence[number:])
+            try:
+                self.conntrackd.ask(request, entries)
+            except NoAnswerError as error:
+                return Done(first, _since(begin), sequence[number:], error)
+            if request is Request.COMMIT:
+                self.committed()
+            first = first or _since(begin)
+        return Done(first, _since(begin))
 
 
 def _since(begin: float) -> float:

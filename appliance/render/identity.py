@@ -27,7 +27,14 @@ def agent(plan: Plan, name: str, pair: Pair) -> Config:
     """What the agent has to know; keepalived's and conntrackd's files take their paths from it."""
     virtual = [each for version in addresses.VERSIONS for each in addresses.virtual(plan, version)]
     links = [Link(e.interface, e.own, e.peer) for e in addresses.sync_links(plan, name, pair)]
-    return Config(virtual=tuple(virtual), links=tuple(links), preempt=pair.preempt)
+    return Config(
+        virtual=tuple(virtual),
+        links=tuple(links),
+        cards=tuple(dict.fromkeys(plan.networks[each.network].interface for each in pair.routers)),
+        peers=tuple(addresses.router(plan, name, each).peer for each in pair.routers),
+        advert_s=pair.advert_ms / 1000,
+        preempt=pair.preempt,
+    )
 
 
 def agent_json(config: Config) -> str:
@@ -39,6 +46,9 @@ def agent_json(config: Config) -> str:
                 {"interface": each.interface, "own": str(each.own), "peer": str(each.peer)}
                 for each in config.links
             ],
+            "cards": config.cards,
+            "peers": [str(each) for each in config.peers],
+            "advert_s": config.advert_s,
             "preempt": config.preempt,
         }
     )

@@ -5,7 +5,8 @@ Sources: keepalived.conf(5) of keepalived 2.3, RFC 9568, and what was measured i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from appliance.node.config import Config
 from appliance.plan.model import Interface, Pair, Plan, VirtualRouter
@@ -31,7 +32,8 @@ ADVERTISED = {4: 255, 6: 89}
 def render(plan: Plan, node: str, pair: Pair, agent: Config) -> str:
     """The text of etc/keepalived/keepalived.conf."""
     routers = [_instance(plan, node, pair, router) for router in pair.routers]
-    return blocks.text([_global(node, agent), _handover(agent), _group(pair, agent), *routers])
+    tracked = [_tracked(*each) for each in _files(agent).items()]
+    return blocks.text([_global(node, agent), *tracked, _group(pair, agent), *routers])
 
 
 def _global(node: str, agent: Config) -> Block:
@@ -54,10 +56,14 @@ def _global(node: str, agent: Config) -> Block:
     )
 
 
-def _handover(agent: Config) -> Block:
-    """A file of the agent's: while it does not hold 0, this node is as good as broken."""
-    lines = (f'file "{agent.handover}"', "weight 0", "init_file 0")
-    return Block("track_file handover", lines)
+def _files(agent: Config) -> Mapping[str, Path]:
+    """Files that take this node out of the running: a person's wish, and the agent's own."""
+    return {"handover": agent.handover, "yields": agent.yields}
+
+
+def _tracked(name: str, file: Path) -> Block:
+    """While the file does not hold 0, this node is as good as broken."""
+    return Block(f"track_file {name}", (f'file "{file}"', "weight 0", "init_file 0"))
 
 
 def _group(pair: Pair, agent: Config) -> Block:
@@ -68,7 +74,7 @@ def _group(pair: Pair, agent: Config) -> Block:
     members = Block("group", tuple(_name(router) for router in pair.routers))
     return Block(
         f"vrrp_sync_group {agent.group}",
-        (members, Block("track_file", ("handover weight 0",))),
+        (members, Block("track_file", tuple(f"{name} weight 0" for name in _files(agent)))),
     )
 
 

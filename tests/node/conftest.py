@@ -9,7 +9,7 @@ import pytest
 from appliance.render.site import render
 from appliance.site import load
 from appliance.tools import ToolsTree, ensure
-from tests.node.netns import Lab, laboratory
+from tests.node.netns import Lab, await_standby, laboratory, standby, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory, tools: ToolsTree) -> Iterator[
         for node in lab.nodes.values():
             _hasten(node.folder / "etc/appliance/agent.json")
         yield lab
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Lab:
+    """Both nodes up, one active, the other with a heard peer; whatever an earlier test left."""
+    lab.boot()
+    wait_for("one active node", lambda: len(lab.active()) == 1)
+    await_standby(standby(lab))
+    return lab
 
 
 def _hasten(config: Path) -> None:

@@ -57,7 +57,8 @@ class FakeConntrackd:
 
     def commands(self) -> list[Request]:
         """What was asked, without the questions."""
-        return [request for request in self.asked if request is not Request.STATS]
+        questions = (Request.STATS, Request.STATS_QUEUE)
+        return [request for request in self.asked if request not in questions]
 
     def _serve(self) -> None:
         while True:
@@ -74,3 +75,5 @@ class FakeConntrackd:
                 self.on(request)
                 if request is Request.STATS:
                     link.sendall(STATS.format(**vars(self)).encode())
+                if request is Request.STATS_QUEUE:
+                    link.sendall(b"queue rsqueue:\ncurrent elements:            0\n")

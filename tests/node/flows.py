@@ -113,3 +113,11 @@ class Flow:
                 if self.kind is socket.SOCK_STREAM and number != expected:
                     self.broken = f"{number} came in the place of {expected}"
                     return
+
+
+def tcp(lab: Lab, port: int = 7000) -> Flow:
+    return Flow(lab, socket.SOCK_STREAM, port, every=0.01)
+
+
+def udp(lab: Lab) -> Flow:
+    return Flow(lab, socket.SOCK_DGRAM, 7001, every=0.005)

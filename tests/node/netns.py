@@ -146,8 +146,11 @@ class Node:
 
     def start_conntrackd(self) -> None:
         (self.folder / "run/conntrackd/lock").unlink(missing_ok=True)
-        self.start("conntrackd", "conntrackd", "-C", self.folder / "etc/conntrackd/conntrackd.conf")
+        self.start("conntrackd", *self.conntrackd())
         wait_for("conntrackd", (self.folder / "run/conntrackd/control").exists)
+
+    def conntrackd(self, *options: str) -> list[str]:
+        return ["conntrackd", "-C", str(self.folder / "etc/conntrackd/conntrackd.conf"), *options]
 
     def start_agent(self) -> None:
         self.path("state.json").unlink(missing_ok=True)
@@ -282,3 +285,17 @@ def _wire(lab: Lab) -> None:
         lab.cable(namespace, "eth0", network, host)
         ip("-n", namespace, "address", "add", f"192.168.{third}.3/24", "dev", "eth0")
         ip("-n", namespace, "route", "add", "default", "via", GATEWAY[host])
+
+
+def active(lab: Lab) -> Node:
+    (name,) = lab.active()
+    return lab.nodes[name]
+
+
+def standby(lab: Lab) -> Node:
+    (name,) = set(lab.nodes) - set(lab.active())
+    return lab.nodes[name]
+
+
+def await_standby(node: Node) -> None:
+    wait_for(f"{node.name} stands by", lambda: node.role() == "BACKUP" and node.armed())

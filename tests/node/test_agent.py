@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -19,10 +21,35 @@ from appliance.node.agent import Agent, World
 from appliance.node.config import Address, Config, Link, parse
 from appliance.node.conntrackd import Request
 from appliance.node.driver import HEAL, REJOIN, TAKE_OVER
+from appliance.node.identity import Identity
 from appliance.node.notify import notify
+from appliance.node.peer import Links, Word, decode, encode
 from tests.node.fake import FakeConntrackd
 
 VIRTUAL = ip_address("192.0.2.100")
+IDENTITY = Identity("fw1", "testcase", "digest", "1")
+
+
+@dataclass
+class FakeLinks:
+    """The sync network: what was said, and what the peer says next."""
+
+    said: list[Word] = field(default_factory=list)
+    coming: list[Word] = field(default_factory=list)
+    run: int = 1
+    sockets: tuple[socket.socket, ...] = ()
+
+    def next_number(self) -> int:
+        return len(self.said)
+
+    def send(self, data: bytes) -> None:
+        word = decode(data)
+        assert word
+        self.said.append(word)
+
+    def receive(self) -> list[bytes]:
+        coming, self.coming = self.coming, []
+        return [encode(each) for each in coming]
 
 
 @dataclass
@@ -33,6 +60,8 @@ class Bench:
     now: float = 1000.0
     here: set[Address] = field(default_factory=set)
     notified: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+    links: FakeLinks = field(default_factory=FakeLinks)
 
     @property
     def config(self) -> Config:
@@ -43,11 +72,39 @@ class Bench:
             control=self.folder / "control",
             state=self.folder / "state.json",
             handover=self.folder / "handover",
+            yields=self.folder / "yields",
+            cards=("inside",),
+            peers=(),
+            advert_s=0.1,
         )
 
     def agent(self) -> Agent:
-        world = World(lambda: self.now, lambda: 5.0, lambda: frozenset(self.here), lambda _: True)
-        return Agent(self.config, world)
+        world = World(
+            monotonic=lambda: self.now,
+            wall=lambda: 5.0,
+            addresses=lambda: frozenset(self.here),
+            carrier=lambda _: True,
+            neighbours=dict,
+            ask_neighbours=lambda *_: None,
+            kill=self.kill,
+        )
+        agent = Agent(self.config, IDENTITY, cast(Links, self.links), world)
+        self.finish(agent)
+        return agent
+
+    def kill(self, unit: str) -> bool:
+        self.killed.append(unit)
+        return True
+
+    def finish(self, agent: Agent) -> None:
+        """Until all that was asked of conntrackd is done, and what came of that as well."""
+        while agent.tables.worker.busy:
+            select.select([agent.tables.worker.fd], [], [])
+            agent.step()
+
+    def step(self, agent: Agent) -> None:
+        agent.step()
+        self.finish(agent)
 
     def say(self, *roles: str) -> None:
         lines = "".join(f'GROUP "appliance" {role} 0\n' for role in roles)
@@ -57,7 +114,7 @@ class Bench:
     def turn(self, agent: Agent, seconds: float = 1.0) -> None:
         """Let time pass, with the peer speaking each second."""
         self.now += seconds
-        agent.step()
+        self.step(agent)
 
     def state(self) -> dict[str, object]:
         return statefile.read(self.folder / "state.json")
@@ -80,7 +137,7 @@ def daemon(bench: Bench) -> Iterator[FakeConntrackd]:
 def test_commit_comes_first_and_the_state_tells_of_it(bench: Bench, daemon: FakeConntrackd) -> None:
     agent = bench.agent()
     bench.say("BACKUP", "MASTER")
-    agent.step()
+    bench.step(agent)
     assert daemon.commands()[:4] == list(TAKE_OVER)
     assert daemon.asked[0] is Request.COMMIT
     state = bench.state()
@@ -93,7 +150,7 @@ def test_events_that_came_too_late_to_matter_are_skipped(
 ) -> None:
     agent = bench.agent()
     bench.say("MASTER", "BACKUP", "MASTER", "FAULT", "BACKUP")
-    agent.step()
+    bench.step(agent)
     assert Request.COMMIT not in daemon.asked
     assert bench.state()["role"] == "BACKUP"
 
@@ -104,7 +161,7 @@ def test_a_takeover_that_is_revoked_stops_after_the_request_in_hand(
     agent = bench.agent()
     daemon.on = lambda request: bench.say("BACKUP") if request is Request.COMMIT else None
     bench.say("MASTER")
-    agent.step()
+    bench.step(agent)
     assert daemon.commands() == [Request.COMMIT]
     assert bench.state()["role"] == "BACKUP"
     assert bench.state()["owed"] == []
@@ -113,10 +170,10 @@ def test_a_takeover_that_is_revoked_stops_after_the_request_in_hand(
 def test_a_short_absence_takes_what_the_peer_accepted(bench: Bench, daemon: FakeConntrackd) -> None:
     agent = bench.agent()
     bench.say("MASTER")
-    agent.step()
+    bench.step(agent)
     daemon.asked.clear()
     bench.say("BACKUP", "MASTER")
-    agent.step()
+    bench.step(agent)
     assert daemon.commands() == list(HEAL)
 
 
@@ -142,7 +199,7 @@ def test_a_restarted_agent_on_the_active_node_is_ready_at_once(
 def test_a_takeover_without_conntrackd_is_made_up_for(bench: Bench) -> None:
     agent = bench.agent()
     bench.say("MASTER")
-    agent.step()
+    bench.step(agent)
     assert bench.state()["owed"] == [request.name for request in TAKE_OVER]
     assert "conntrackd" in agent.alarms
     with FakeConntrackd(bench.config.control) as daemon:
@@ -154,7 +211,7 @@ def test_a_takeover_without_conntrackd_is_made_up_for(bench: Bench) -> None:
 def test_a_restarted_conntrackd_sends_all_again(bench: Bench, daemon: FakeConntrackd) -> None:
     agent = bench.agent()
     bench.say("MASTER")
-    agent.step()
+    bench.step(agent)
     daemon.path.rename(daemon.path.with_name("old"))
     with FakeConntrackd(bench.config.control) as fresh:
         bench.turn(agent)
@@ -184,14 +241,14 @@ def test_a_standby_without_entries_asks_and_one_with_entries_does_not(
 def test_a_hung_conntrackd_costs_the_time_limit_and_no_more(
     bench: Bench, daemon: FakeConntrackd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conntrackd_module, "_LIMIT", {})
-    monkeypatch.setattr(conntrackd_module, "_LIMIT_ELSE", 0.05)
+    monkeypatch.setattr(conntrackd_module, "_LIMIT_S", 0.05)
     agent = bench.agent()
     daemon.hang = True
     bench.say("MASTER")
-    agent.step()
+    bench.step(agent)
     assert bench.state()["role"] == "MASTER"
     assert agent.alarms["conntrackd"].startswith("conntrackd: no answer to")
+    assert set(bench.killed) == {"conntrackd"}
     assert "WATCHDOG=1" in bench.notified
 
 
@@ -199,11 +256,11 @@ def test_the_watchdog_hears_of_each_round_of_housekeeping_and_of_nothing_else(
     bench: Bench, daemon: FakeConntrackd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = bench.agent()
-    agent.step()
+    bench.step(agent)
     assert bench.notified.count("WATCHDOG=1") == 1
-    agent.step()
+    bench.step(agent)
     assert bench.notified.count("WATCHDOG=1") == 1
-    monkeypatch.setattr(agent, "conntrackd", None)
+    monkeypatch.setattr(agent, "guard", None)
     with pytest.raises(AttributeError):
         bench.turn(agent)
     assert bench.notified.count("WATCHDOG=1") == 1
@@ -245,7 +302,7 @@ def test_the_sync_link_that_fell_silent_is_an_alarm(bench: Bench, daemon: FakeCo
 
 def test_a_handover_left_behind_is_ended(bench: Bench, daemon: FakeConntrackd) -> None:
     agent = bench.agent()
-    agent.step()
+    bench.step(agent)
     bench.config.handover.write_text("1\n")
     for _ in range(9):
         bench.turn(agent)
@@ -296,9 +353,15 @@ def test_notify_reaches_the_manager_and_never_waits(
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ('{"virtual": []}', "missing keys ['links']"),
-        ('{"virtual": [], "links": [], "gate": 1}', "unknown keys ['gate']"),
-        ('{"virtual": ["x"], "links": []}', "'x' does not appear to be"),
+        ('{"virtual": []}', "missing keys ['advert_s', 'cards', 'links', 'peers']"),
+        (
+            '{"virtual": [], "links": [], "cards": [], "peers": [], "advert_s": 1, "gate": 1}',
+            "unknown keys ['gate']",
+        ),
+        (
+            '{"virtual": ["x"], "links": [], "cards": [], "peers": [], "advert_s": 1}',
+            "'x' does not appear to be",
+        ),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(text: str, what: str) -> None:

@@ -3,46 +3,12 @@
 from __future__ import annotations
 
 import signal
-import socket
 from statistics import median
 
-import pytest
-
-from tests.node.flows import Flow
-from tests.node.netns import Lab, Node, wait_for
+from tests.node.flows import tcp, udp
+from tests.node.netns import Lab, Node, active, await_standby, standby, wait_for
 
 ROUNDS = 3
-
-
-def tcp(lab: Lab, port: int = 7000) -> Flow:
-    return Flow(lab, socket.SOCK_STREAM, port, every=0.01)
-
-
-def udp(lab: Lab) -> Flow:
-    return Flow(lab, socket.SOCK_DGRAM, 7001, every=0.005)
-
-
-@pytest.fixture
-def pair(lab: Lab) -> Lab:
-    """Both nodes up, one active, the other with a heard peer; whatever an earlier test left."""
-    lab.boot()
-    wait_for("one active node", lambda: len(lab.active()) == 1)
-    await_standby(standby(lab))
-    return lab
-
-
-def await_standby(node: Node) -> None:
-    wait_for(f"{node.name} stands by", lambda: node.role() == "BACKUP" and node.armed())
-
-
-def active(lab: Lab) -> Node:
-    (name,) = lab.active()
-    return lab.nodes[name]
-
-
-def standby(lab: Lab) -> Node:
-    (name,) = set(lab.nodes) - set(lab.active())
-    return lab.nodes[name]
 
 
 def await_copy(node: Node, entries: int = 1) -> None:
@@ -101,7 +67,7 @@ def test_a_standby_forgets_what_it_knew_and_no_session_notices(pair: Lab) -> Non
         assert "dport=7004" in old.run("conntrack", "-L")
         assert old.hand_over().returncode == 0
         wait_for("old one forgets", lambda: "dport=7004" not in old.run("conntrack", "-L"))
-        assert "dport=7004" in old.run(*conntrackd(old, "-e"))
+        assert "dport=7004" in old.run(*old.conntrackd("-e"))
         assert "sport=3780" in old.run("conntrack", "-L"), "its own connections stay"
         assert "dport=7004" in new.run("conntrack", "-L")
         assert session.alive(1)
@@ -129,16 +95,12 @@ def test_connections_opened_while_conntrackd_was_dead_reach_the_peer(pair: Lab) 
         wait_for("the bulk", lambda: "missed" in node.log("agent").read_text())
         wait_for(
             "the connection at the standby",
-            lambda: "dport=7002" in standby(pair).run(*conntrackd(standby(pair), "-e")),
+            lambda: "dport=7002" in standby(pair).run(*standby(pair).conntrackd("-e")),
         )
         heir = standby(pair)
         node.lose_power()
         wait_for("takeover", lambda: heir.role() == "MASTER")
         assert session.alive(3), session
-
-
-def conntrackd(node: Node, option: str) -> list[str]:
-    return ["conntrackd", "-C", str(node.folder / "etc/conntrackd/conntrackd.conf"), option]
 
 
 def test_what_the_loser_of_a_split_brain_accepted_is_kept(pair: Lab) -> None:

@@ -1,0 +1,23 @@
+"""What the agent asks of the machine that it runs on; tests put something else in its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.node import guard, netlink, reach
+from appliance.node.config import Address
+
+
+@dataclass(slots=True)
+class World:
+    """Clocks in seconds, the kernel's tables, and the end of a service that hangs."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    addresses: Callable[[], frozenset[Address]] = netlink.addresses
+    carrier: Callable[[str], bool] = netlink.carrier
+    neighbours: Callable[[], reach.Known] = reach.known
+    ask_neighbours: Callable[[reach.Questions, reach.Known], None] = reach.ask
+    kill: Callable[[str], bool] = guard.kill
