@@ -6,8 +6,8 @@ with load.start(lab, load.cells(paths)) as everything:
     reports = everything.stop()
 
 One program carries the flows of a client host, since a process for each would be too much for an
-emulated machine. UDP probes have programs of their own: they are the measure of the gap, and
-must wait for nobody.
+emulated machine. The first UDP probe has a program of its own: it is the measure of the gap, each
+5 ms, and must wait for nobody. Those over other paths are sent each 50 ms.
 """
 
 from __future__ import annotations
@@ -33,17 +33,22 @@ __all__ = ["Cell", "Kind", "Load", "Mode", "Path", "cells", "start"]
 
 # Bytes a second of a throttled transfer: slow enough that a file lasts for minutes, and that many
 # at once leave the machine's processor to the probes.
-RATE = 8000.0
+RATE = 4000.0
 BETWEEN_LOOKS = 0.2  # seconds
+COARSE = 0.05  # seconds between the probes that are not the first
 
 _numbers = count(1)
 
 
 class Load:
-    """Flows under way. Leaving its `with` block ends them."""
+    """Flows under way. Leaving its `with` block ends them.
+
+    `probe` is the cell whose longest stall is the gap: the first UDP cell.
+    """
 
     def __init__(self, hosts: Mapping[str, Shell], cells: Iterable[Cell]) -> None:
         self.cells = {str(cell): cell for cell in cells}
+        self.probe = next((c for c in self.cells.values() if c.kind is Kind.UDP), None)
         self._hosts = hosts
         self._folder = f"{services.INCOMING}/load-{next(_numbers)}"
         self._last: dict[Cell, Report] | None = None
@@ -84,12 +89,33 @@ class Load:
         """Returns when all stand; LabAssertion names those that do not."""
         self._somewhere().succeed(f"mkdir {self._path()} && chmod 1777 {self._path()}")
         shared = orders.shared(self._somewhere())
-        for (client, _), group in _groups(self.cells.values()).items():
-            flows = {str(cell): _order(cell, shared, self._folder) for cell in group}
+        for (client, _), group in self._programs().items():
+            flows = {str(cell): self._order(cell, shared) for cell in group}
             self._carriers.append(Carrier(self._hosts[client], flows))
         failed = [item for carrier in self._carriers for item in carrier.wait_ready().items()]
         if failed:
             raise LabAssertion("; ".join(f"{name}: {report.note}" for name, report in failed))
+
+    def _programs(self) -> dict[tuple[str, bool], list[Cell]]:
+        """The cells of each program, by client host and whether it is the probe's."""
+        programs: dict[tuple[str, bool], list[Cell]] = {}
+        for cell in self.cells.values():
+            programs.setdefault((cell.path.client, cell == self.probe), []).append(cell)
+        return programs
+
+    def _order(self, cell: Cell, shared: Mapping[str, Order]) -> Order:
+        if not cell.kind.transfers:
+            how = {"interval": COARSE} if cell.kind is Kind.UDP and cell != self.probe else {}
+            return {**_STREAMS[cell.kind](cell.path.to), **how}
+        mode, file = str(cell.mode), shared[services.SMALL_FILE]
+        if cell.kind is Kind.DOWNLOAD:
+            file = {"rate": RATE, **shared[services.SHARED_FILE]}
+        elif cell.kind is Kind.UPLOAD:
+            name = f"{self._folder}/{cell.path.name}-{mode}"
+            size = services.SHARED_SIZES[services.SHARED_FILE]
+            stored = f"{services.SHARE}/{name}"
+            file = {"rate": RATE, "file": name, "stored": stored, "size": size}
+        return orders.ftp(cell.kind, cell.path.to, mode=mode, **file)
 
     def _ask(self, word: str) -> dict[Cell, Report]:
         for carrier in self._carriers:
@@ -123,30 +149,6 @@ def _still(before: Mapping[Cell, Report], now: Mapping[Cell, Report]) -> list[Ce
     """The busy ones that have received nothing in between."""
     busy = [cell for cell in now if cell.kind.busy]
     return [cell for cell in busy if now[cell].received <= before[cell].received]
-
-
-def _groups(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    """The cells of each program: one for a client host, and one for each UDP probe."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        alone = str(cell) if cell.kind is Kind.UDP else ""
-        groups.setdefault((cell.path.client, alone), []).append(cell)
-    return groups
-
-
-def _order(cell: Cell, shared: Mapping[str, Order], folder: str) -> Order:
-    if not cell.kind.transfers:
-        return _STREAMS[cell.kind](cell.path.to)
-    mode, file = str(cell.mode), shared[services.SMALL_FILE]
-    match cell.kind:
-        case Kind.DOWNLOAD:
-            file = {"rate": RATE, **shared[services.SHARED_FILE]}
-        case Kind.UPLOAD:
-            name = f"{folder}/{cell.path.name}-{mode}"
-            size = services.SHARED_SIZES[services.SHARED_FILE]
-            stored = f"{services.SHARE}/{name}"
-            file = {"rate": RATE, "file": name, "stored": stored, "size": size}
-    return orders.ftp(cell.kind, cell.path.to, mode=mode, **file)
 
 
 _STREAMS: Mapping[Kind, Callable[[Address], Order]] = {

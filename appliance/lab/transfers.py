@@ -16,7 +16,7 @@ from appliance.lab.ftp import Client, doing
 from appliance.lab.meter import Meter, Stop
 from appliance.lab.paced import DRAIN, SETUP
 
-TICK = 0.2  # seconds between two pieces of a throttled transfer
+TICK = 0.5  # seconds between two pieces of a throttled transfer
 BLOCK = 65536
 # A throttled download must not gather in the receiver's buffer, where no fault would reach it.
 BUFFER = 16384

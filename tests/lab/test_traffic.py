@@ -2,82 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from appliance.lab import echo, traffic
-
-
-class Relay:
-    """Passes bytes between a client and an echo on loopback; `harm` may hold or change answers."""
-
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self.harm: Callable[[bytes], bytes] = bytes
-        self.flowing = threading.Event()
-        self.flowing.set()
-        self.stream = socket.create_server(("127.0.0.1", 0))
-        self.port = self.stream.getsockname()[1]
-        self.datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.datagram.bind(("127.0.0.1", self.port))
-        self.ends: list[socket.socket] = [self.stream, self.datagram]
-        for work in (self.relay_stream, self.relay_datagrams):
-            threading.Thread(target=work, daemon=True).start()
-
-    def relay_stream(self) -> None:
-        near, _ = self.stream.accept()
-        far = socket.create_connection(("127.0.0.1", self.target))
-        self.ends += [near, far]
-        threading.Thread(target=self.copy, args=[near, far, bytes], daemon=True).start()
-        self.copy(far, near, self.harmed)
-
-    def harmed(self, data: bytes) -> bytes:
-        return self.harm(data)
-
-    def copy(
-        self, source: socket.socket, to: socket.socket, change: Callable[[bytes], bytes]
-    ) -> None:
-        try:
-            while data := source.recv(4096):
-                self.flowing.wait()
-                to.sendall(change(data))
-        except OSError:
-            return
-
-    def relay_datagrams(self) -> None:
-        far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        far.connect(("127.0.0.1", self.target))
-        self.ends.append(far)
-        client = None
-        while True:
-            try:
-                for end in select.select([self.datagram, far], [], [])[0]:
-                    data, peer = end.recvfrom(2048)
-                    if end is self.datagram:
-                        client = peer
-                        far.send(data) if self.flowing.is_set() else None
-                    elif client:
-                        self.datagram.sendto(data, client)
-            except (OSError, ValueError):
-                return
-
-    def kill(self) -> None:
-        for end in self.ends[2:]:
-            end.close() if end.type == socket.SOCK_DGRAM else end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self.flowing.set()
-        for end in self.ends:
-            end.close()
+from appliance.lab import echo
+from tests.lab.carried import Traffic, run_for
+from tests.lab.relay import EchoRelay, Relay
 
 
 @pytest.fixture
@@ -93,31 +30,11 @@ def relay() -> Iterator[Relay]:
             break
         except ConnectionRefusedError:
             select.select([], [], [], 0.02)
-    relay = Relay(port)
+    relay = EchoRelay(port)
     yield relay
     relay.close()
     server.kill()
     server.wait()
-
-
-class Traffic:
-    """The program as the host runs it."""
-
-    def __init__(self, kind: str, **options: Any) -> None:
-        order = {"it": {"kind": kind, **options}}
-        argv = [sys.executable, "-m", traffic.__name__, json.dumps(order)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True)
-
-    def read(self) -> dict[str, Any]:
-        assert self.process.stdout
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer.get("it", answer)
-
-    def ask(self, what: str) -> dict[str, Any]:
-        assert self.process.stdin
-        print(what, file=self.process.stdin, flush=True)
-        return self.read()
 
 
 @pytest.fixture
@@ -125,7 +42,7 @@ def start(relay: Relay) -> Iterator[Callable[..., Traffic]]:
     started = []
 
     def begin(kind: str, **options: Any) -> Traffic:
-        flow = Traffic(kind, to="127.0.0.1", port=relay.port, **options)
+        flow = Traffic(it={"kind": kind, "to": "127.0.0.1", "port": relay.port, **options})
         started.append(flow)
         assert flow.read() == {"ready": True}
         return flow
@@ -134,10 +51,6 @@ def start(relay: Relay) -> Iterator[Callable[..., Traffic]]:
     for flow in started:
         flow.process.kill()
         flow.process.communicate()
-
-
-def run_for(seconds: float) -> None:
-    select.select([], [], [], seconds)
 
 
 TCP = {"interval": 0.02, "size": 10}
@@ -243,7 +156,7 @@ def test_probes_into_a_lasting_silence_are_not_alive(
 def test_a_program_as_the_stream_is_watched_like_a_connection(
     start: Callable[..., Traffic],
 ) -> None:
-    flow = Traffic("command", argv=["cat"], interval=0.02, size=1)
+    flow = Traffic(it={"kind": "command", "argv": ["cat"], "interval": 0.02, "size": 1})
     assert flow.read() == {"ready": True}
     run_for(0.3)
     report = flow.ask("stop")
@@ -256,15 +169,15 @@ def test_a_program_as_the_stream_is_watched_like_a_connection(
 def test_a_connection_that_never_stands_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    flow = Traffic("tcp", to="127.0.0.1", port=port, **TCP)
-    report = flow.read()
+    flow = Traffic(it={"kind": "tcp", "to": "127.0.0.1", "port": port, **TCP})
+    report = flow.read()["it"]
     assert not report["alive"]
     assert "never stood" in report["note"]
     flow.process.communicate()
 
 
 def test_ping_over_loopback() -> None:
-    flow = Traffic("ping", to="127.0.0.1", port=0, interval=0.02)
+    flow = Traffic(it={"kind": "ping", "to": "127.0.0.1", "port": 0, "interval": 0.02})
     assert flow.read() == {"ready": True}
     run_for(0.3)
     report = flow.ask("stop")
