@@ -44,17 +44,45 @@ class Outcome:
         return max(probe.longest_stall for probe in probes)
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """When a drill began, who was active then, and how long the captures were."""
+
+    lab: Lab
+    active: str
+    marks: Mapping[str, int]
+    began: float
+
+    @classmethod
+    def begin(cls, lab: Lab) -> Watch:
+        """From now on."""
+        return cls(lab, lab.active().name, lab.cables.marks(), time.monotonic())
+
+    def outcome(self, fault: str, reports: Mapping[Cell, Report]) -> Outcome:
+        """What came of it until now."""
+        return Outcome(fault, reports, self.takeovers(), time.monotonic() - self.began)
+
+    def takeovers(self) -> int:
+        """How often the virtual addresses moved to the other node, as the hosts around were told
+        by gratuitous ARP; of several networks the largest figure.
+        """
+        self.lab.cables.marks()  # let the captures be whole until now
+        return max(
+            _moves([qemu.mac(self.lab.plan.site, self.active, name), *_homes(self.lab, name, mark)])
+            for name, mark in self.marks.items()
+            if self.lab.plan.networks[name].virtual
+        )
+
+
 def drill(lab: Lab, fault: Fault, cells: Iterable[Cell]) -> Outcome:
     """Begin ready, start the traffic, strike, heal, and end ready again.
 
     LabAssertion when the pair does not carry, or is not ready, in time.
     """
-    active, marks, began = lab.active().name, lab.cables.marks(), time.monotonic()
-    with load.start(lab, tuple(cells)) as traffic:
+    watch = Watch.begin(lab)
+    with load.start(lab, cells) as traffic:
         undergo(lab, fault, traffic)
-        reports = traffic.stop()
-    took = time.monotonic() - began
-    return Outcome(fault.name, reports, takeovers(lab, active, marks), took)
+        return watch.outcome(fault.name, traffic.stop())
 
 
 def undergo(lab: Lab, fault: Fault, traffic: Load) -> None:
@@ -83,17 +111,6 @@ def wait_carries(traffic: Load, timeout: float = CARRIES_WITHIN) -> None:
 def _answers(traffic: Load) -> dict[Cell, int]:
     reports = traffic.peek()
     return {cell: report.received for cell, report in reports.items() if cell.kind is Kind.UDP}
-
-
-def takeovers(lab: Lab, active: str, since: Mapping[str, int]) -> int:
-    """How often the virtual addresses moved to the other node, as the hosts around were told by
-    gratuitous ARP, since the captures had these lengths; `active` is who had them then.
-    """
-    return max(
-        _moves([qemu.mac(lab.plan.site, active, name), *_homes(lab, name, since[name])])
-        for name, network in lab.plan.networks.items()
-        if network.virtual
-    )
 
 
 def _moves(homes: list[str]) -> int:

@@ -24,7 +24,7 @@ from appliance.render.site import KEEPALIVED, RULESET, render
 
 READY_WITHIN = 300.0  # seconds for a node's return, at worst by a boot; generous, for slow machines
 TAKEN_OVER_WITHIN = 60.0  # seconds
-REPAIRED_WITHIN = 300.0  # seconds in which a supervisor ends a daemon that hangs, and starts it
+REPAIRED_WITHIN = 300.0  # seconds until what hangs was ended and runs again, or memory is free
 NOTICED = 10.0  # seconds a fault lasts, if not said: time for a takeover and for its mistakes
 HOGS = 4  # busy loops for each processor
 HOUR = 3600
@@ -211,9 +211,15 @@ def repaired(scene: Scene, part: Part, daemon: Daemon) -> None:
     scene.node(part).wait_until(runs, REPAIRED_WITHIN)
 
 
-def wake(scene: Scene, part: Part, daemon: Daemon) -> None:
-    """SIGCONT: it goes on, unaware, if nobody has ended it meanwhile."""
-    scene.node(part).run(f"systemctl kill --signal=CONT {daemon}")
+def stop_all_dead(scene: Scene) -> None:
+    """SIGKILL for every daemon of the active node at once."""
+    scene.active.succeed(["systemctl", "kill", "--signal=KILL", *Daemon])
+
+
+def all_repaired(scene: Scene) -> None:
+    """Wait until all of them run again."""
+    for daemon in Daemon:
+        repaired(scene, Part.ACTIVE, daemon)
 
 
 # Resources
@@ -323,6 +329,7 @@ def _cables(plan: Plan, traffic: str) -> Iterator[Fault]:
 
 
 def _daemons() -> Iterator[Fault]:
+    yield Fault("all daemons killed", stop_all_dead, all_repaired, lasts=2, proof=True)
     for daemon in Daemon:
         yield from _of_daemon(Part.ACTIVE, daemon)
     for daemon in (Daemon.CONNTRACKD, Daemon.AGENT):
@@ -333,10 +340,7 @@ def _of_daemon(part: Part, daemon: Daemon) -> Iterator[Fault]:
     kill, stop = (partial(act, part=part, daemon=daemon) for act in (stop_dead, hang))
     mend = partial(repaired, part=part, daemon=daemon)
     yield Fault(f"{daemon} of the {part} node killed", kill, mend, lasts=2, proof=True)
-    # Nobody on the node watches keepalived: it goes on when the hand that held it lets go.
-    let_go = in_turn(partial(wake, part=part, daemon=daemon), mend)
-    heal = let_go if daemon is Daemon.KEEPALIVED else mend
-    yield Fault(f"{daemon} of the {part} node hangs", stop, heal, lasts=NOTICED, proof=True)
+    yield Fault(f"{daemon} of the {part} node hangs", stop, mend, lasts=NOTICED, proof=True)
 
 
 def _resources() -> Iterator[Fault]:
