@@ -11,7 +11,6 @@ import select
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ class Agent:
     identity: Identity
     links: Links
     world: World = field(default_factory=World)
-    committed: Callable[[], None] = lambda: None
     role: Role = Role.INIT
     verdict: Verdict | None = None
     alarms: Alarms = field(default_factory=Alarms)
@@ -77,7 +75,7 @@ class Agent:
     def __post_init__(self) -> None:
         now = self.world.monotonic()
         self.fifo = Fifo(self.config.fifo, Parser(self.config.group))
-        self.tables = Tables(self.config, self.world, self.alarms, self.committed, self._revoked)
+        self.tables = Tables(self.config, self.world, self.alarms, self._revoked)
         self.witness = Witness(self.config, self.world, self.links)
         self._gate = Gate(now, self.config.gate_s, self.config.absent_s)
         self.since = (now, self.world.wall())

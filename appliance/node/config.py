@@ -53,6 +53,7 @@ class Config:
     handover: Path = Path("/run/appliance/handover")
     yields: Path = Path("/run/appliance/yields")
     expectations: Path = Path("/run/appliance/expectations")
+    expectations_state: Path = Path("/run/appliance/expectations.json")
     gate_s: float = 15.0
     absent_s: float = 3.0
     forget_s: float = 15.0

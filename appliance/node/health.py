@@ -20,6 +20,7 @@ UNITS = {
     "systemd-networkd.service": NODE,
     "nftables.service": NODE,
     "appliance-agent.service": Path("etc/appliance/agent.json"),
+    "appliance-expectations.service": Path("etc/appliance/agent.json"),
     "conntrackd.service": Path("etc/conntrackd/conntrackd.conf"),
     "keepalived.service": Path("etc/keepalived/keepalived.conf"),
     "ssh.service": Path("etc/ssh/sshd_config.d/10-appliance.conf"),

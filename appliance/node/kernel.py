@@ -1,4 +1,4 @@
-"""The kernel's table of connections, over ctnetlink (linux/netfilter/nfnetlink_conntrack.h)."""
+"""The kernel's tables of connections and of expectations, over ctnetlink."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 
-from appliance.node.netlink import ATTRIBUTE, HEADER, Address, attributes, connect, dump
+from appliance.node import ctnetlink
+from appliance.node.ctnetlink import GENERIC, NESTED, REQUEST, Connection, Expectation, Kind, Master
+from appliance.node.netlink import ERROR, HEADER, Address, attributes, connect, dump, messages
 
 _NETFILTER = 12  # NETLINK_NETFILTER
-_GET, _DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*
-_GENERIC = struct.Struct("=BBH")  # struct nfgenmsg: family, version, resource
-_REQUEST = 0x1  # NLM_F_REQUEST, without an acknowledgement: errors are answered all the same
-_ORIGINAL, _REPLY, _ID = 1, 2, 12  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID
 _ADDRESSES = 1  # CTA_TUPLE_IP; in it are only addresses
-_NESTED = 0x8000
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_EXPECTATION_NEW, _EXPECTATION_GONE = 4, 6  # NFNLGRP_CONNTRACK_EXP_*
+_SO_RCVBUFFORCE = 33
+_BUFFER = 4 << 20  # bytes: some thousand events, should this process not run for a moment
 _BATCH = 64
+AT_ONCE = 64
 
 
 def forget(own: frozenset[Address], superseded: Callable[[], bool], limit: float) -> int:
@@ -33,19 +36,21 @@ def forget(own: frozenset[Address], superseded: Callable[[], bool], limit: float
             if superseded() or time.monotonic() > deadline:
                 break
             writer.send(b"".join(batch))
-            _discard_answers(writer)
+            discard_answers(writer)
             gone += len(batch)
     return gone
 
 
 def _passing(reader: socket.socket, own: frozenset[Address]) -> Iterator[bytes]:
     """For each connection that ends on no address of ours, the message that deletes it."""
-    for payload in dump(reader, _GET, _GENERIC.pack(socket.AF_UNSPEC, 0, 0)):
+    for payload in dump(reader, Kind.GET, ctnetlink.body(socket.AF_UNSPEC)):
         family = payload[0]
-        found = dict(attributes(payload[_GENERIC.size :]))
-        ends = {end for each in (_ORIGINAL, _REPLY) for end in _ends(found[each])}
+        found = dict(attributes(payload[GENERIC.size :]))
+        ends = {
+            end for each in (Connection.ORIGINAL, Connection.REPLY) for end in _ends(found[each])
+        }
         if not ends & own:
-            yield _deletion(family, found[_ORIGINAL], found[_ID])
+            yield _deletion(family, found[Connection.ORIGINAL], found[Connection.ID])
 
 
 def _ends(pair: bytes) -> Iterator[Address]:
@@ -56,10 +61,9 @@ def _ends(pair: bytes) -> Iterator[Address]:
 
 def _deletion(family: int, original: bytes, identity: bytes) -> bytes:
     """By tuple and by identity: a successor with the same tuple is another connection."""
-    body = _GENERIC.pack(family, 0, 0)
-    for kind, content in ((_ORIGINAL | _NESTED, original), (_ID, identity)):
-        body += ATTRIBUTE.pack(ATTRIBUTE.size + len(content), kind) + content
-    return HEADER.pack(HEADER.size + len(body), _DELETE, _REQUEST, 0, 0) + body
+    named = (Connection.ORIGINAL | NESTED, original), (Connection.ID, identity)
+    # Without an acknowledgement: errors are answered all the same.
+    return ctnetlink.message(Kind.DELETE, REQUEST, 0, ctnetlink.body(family, *named))
 
 
 def _batches(messages: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -73,10 +77,81 @@ def _batches(messages: Iterator[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
-def _discard_answers(writer: socket.socket) -> None:
-    """An entry that is gone already is as good as deleted."""
+def discard_answers(writer: socket.socket) -> None:
+    """Empty a socket that does not wait. An entry that is gone already is as good as deleted."""
     try:
         while writer.recv(1 << 16):
             pass
     except BlockingIOError:
         return
+
+
+def watch() -> socket.socket:
+    """A socket, which does not wait, that hears of each expectation that comes or goes."""
+    link = connect(_NETFILTER)
+    link.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+    for group in (_EXPECTATION_NEW, _EXPECTATION_GONE):
+        link.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    link.setblocking(False)
+    return link
+
+
+def waiting(link: socket.socket) -> Iterator[bytes]:
+    """What waits in a socket that does not wait; at some point other sockets have their turn."""
+    with suppress(BlockingIOError):
+        for _ in range(AT_ONCE):
+            yield link.recv(1 << 16)
+
+
+def expectations() -> list[tuple[Expectation, int]]:
+    """All that are there, with their seconds left."""
+    with connect(_NETFILTER) as link:
+        request = ctnetlink.body(socket.AF_UNSPEC)
+        return [ctnetlink.unpack(each) for each in dump(link, Kind.GET_EXPECTATION, request)]
+
+
+def adjusted() -> list[Master]:
+    """The connections whose TCP sequence is shifted: those where a helper changed a line."""
+    with connect(_NETFILTER) as link:
+        return [ctnetlink.master_of(each) for each in dump(link, Kind.GET, ctnetlink.adjusted())]
+
+
+def touch(masters: list[Master]) -> None:
+    """Have the kernel tell all listeners about these connections; those that are gone are none."""
+    with connect(_NETFILTER) as link:
+        link.setblocking(False)
+        for begin in range(0, len(masters), _BATCH):
+            link.send(b"".join(map(ctnetlink.touch, masters[begin : begin + _BATCH])))
+            discard_answers(link)
+
+
+def create(wanted: list[tuple[Expectation, int]]) -> list[int]:
+    """Create expectations with so many seconds to live; for each its errno, 0 if it is there.
+
+    One that is in the way is removed: it is of an earlier time as the active node.
+    """
+    errors: list[int] = []
+    with connect(_NETFILTER) as link:
+        for begin in range(0, len(wanted), _BATCH // 2):
+            errors += _create(link, wanted[begin : begin + _BATCH // 2])
+    return errors
+
+
+def _create(link: socket.socket, wanted: list[tuple[Expectation, int]]) -> list[int]:
+    request = b""
+    for number, (expectation, seconds) in enumerate(wanted, 1):
+        request += ctnetlink.deletion(expectation) + ctnetlink.creation(expectation, number)
+        request += ctnetlink.shorten(expectation, seconds)
+    link.send(request)
+    answers: dict[int, int] = {}
+    while len(answers) < len(wanted):
+        answers |= dict(_answers(link.recv(1 << 16)))
+    return [answers[number] for number in range(1, len(wanted) + 1)]
+
+
+def _answers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Number and errno of each numbered answer: struct nlmsgerr, with the header of the request."""
+    for kind, payload in messages(data):
+        number = HEADER.unpack_from(payload, 4)[3]
+        if kind == ERROR and number:
+            yield number, -struct.unpack_from("=i", payload)[0]

@@ -14,7 +14,7 @@ HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequen
 ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 
 _REQUEST_DUMP = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP
-_DONE, _ERROR = 3, 2  # NLMSG_DONE, NLMSG_ERROR
+_DONE, ERROR = 3, 2  # NLMSG_DONE, NLMSG_ERROR
 _GETADDR = 22  # RTM_GETADDR
 _IFADDRMSG = 8  # size of struct ifaddrmsg
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -49,15 +49,16 @@ def dump(link: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
     """The payload of each message that answers a dump request of this type; OSError if refused."""
     link.send(HEADER.pack(HEADER.size + len(body), kind, _REQUEST_DUMP, 1, 0) + body)
     while True:
-        for answer, payload in _messages(link.recv(1 << 18)):
+        for answer, payload in messages(link.recv(1 << 18)):
             if answer == _DONE:
                 return
-            if answer == _ERROR:
+            if answer == ERROR:
                 raise OSError(-struct.unpack_from("=i", payload)[0], "netlink dump refused")
             yield payload
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of each message in `data`."""
     while len(data) >= HEADER.size:
         length, kind, *_ = HEADER.unpack_from(data)
         yield kind, data[HEADER.size : length]

@@ -18,6 +18,7 @@ from appliance.node.conntrackd import Conntrackd, HungError, NoAnswerError, Requ
 from appliance.node.driver import REJOIN, Done, Driver
 from appliance.node.events import Role
 from appliance.node.peer import Word
+from appliance.node.signals import committed
 from appliance.node.worker import Worker
 from appliance.node.world import World
 
@@ -40,7 +41,6 @@ class Tables:
     config: Config
     world: World
     alarms: Alarms
-    committed: Callable[[], None]
     revoked: Callable[[Role], bool]
     worker: Worker = field(default_factory=Worker)
     balance: Balance = field(default_factory=Balance)
@@ -62,7 +62,7 @@ class Tables:
 
     def __post_init__(self) -> None:
         self.conntrackd = Conntrackd(self.config.control)
-        self._driver = Driver(self.conntrackd, self.committed)
+        self._driver = Driver(self.conntrackd, lambda: committed(self.config.expectations))
         self._instance = self.conntrackd.instance()
         self._heard = (self.world.monotonic(), -1)
 

@@ -67,6 +67,7 @@ def test_the_closed_firewall_is_there(listing, cat) -> None:
         "multi-user.target.wants/keepalived.service",
         "multi-user.target.wants/conntrackd.service",
         "multi-user.target.wants/appliance-agent.service",
+        "multi-user.target.wants/appliance-expectations.service",
         "ssh.service.wants/appliance-hostkey.service",
     ],
 )

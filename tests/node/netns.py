@@ -131,6 +131,7 @@ class Node:
         self.run("nft", "-f", etc / "nftables.conf")
         if conntrackd:
             self.start_conntrackd()
+        self.start_expectations()
         self.start_agent()
         wait_for(f"{self.name}: gate", lambda: self.state().get("gate"), 20)
         self.start_keepalived()
@@ -159,6 +160,14 @@ class Node:
             self.folder / "etc/appliance/agent.json",
         )
 
+    def start_expectations(self) -> None:
+        self.start(
+            *("expectations", "env", f"PYTHONPATH={CLONE}"),
+            *("python3", "-m", "appliance.node.expectations"),
+            self.folder / "etc/appliance/agent.json",
+        )
+        wait_for("expectations", self.path("expectations.json").exists)
+
     def start_keepalived(self) -> None:
         """Debian's keepalived wants a file of its package's /etc, or one beside its own name."""
         program = self.folder / "keepalived"
@@ -183,6 +192,11 @@ class Node:
             state: dict[str, Any] = json.loads(self.path("state.json").read_text())
         except FileNotFoundError:
             return {}
+        return state
+
+    def expectations(self) -> dict[str, Any]:
+        """What the process that hands them over says of itself, at most a second ago."""
+        state: dict[str, Any] = json.loads(self.path("expectations.json").read_text())
         return state
 
     def role(self) -> str:
