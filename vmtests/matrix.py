@@ -1,4 +1,4 @@
-"""The fault matrix: collected by tests, shown when the run ends, written to docs/fault-matrix.md."""
+"""The fault matrix: collected by tests, shown at their end, written to docs/fault-matrix.md."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vmtests import expected
 from vmtests.figures import machine
 
 MILLISECONDS = 1000
+DASH = "\N{EN DASH}"
 
 # In these nothing but a power loss interrupts the traffic.
 POWER_LOSSES = (
@@ -98,7 +99,7 @@ def _cells(outcome: Outcome, notes: dict[str, int]) -> list[str]:
 
 def _words(tally: Tally, notes: dict[str, int]) -> str:
     numbers = [notes.setdefault(reason, len(notes) + 1) for reason in tally.reasons]
-    count = f"{tally.kept}/{tally.promised}" if tally.promised else ("–" if numbers else "")
+    count = f"{tally.kept}/{tally.promised}" if tally.promised else (DASH if numbers else "")
     return " ".join([count, *(f"({number})" for number in numbers)])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 
 import pytest
 
@@ -75,11 +75,8 @@ def test_fault(pair: Lab, fault: Fault, flows: tuple[Cell, ...], judge: Judge) -
 def test_one_node_alone(
     pair: Lab, flows: tuple[Cell, ...], judge: Judge, request: pytest.FixtureRequest
 ) -> None:
-    """The standby is off for long; what is opened meanwhile must outlive the node that carried it."""
-    if not request.config.getoption("--full"):
-        alone = 20.0
-    else:
-        alone = 180.0
+    """The standby is off for long; what is opened meanwhile must outlive its carrier."""
+    alone = 180.0 if request.config.getoption("--full") else 20.0
     watch, scene = Watch.begin(pair), Scene.now(pair)
     with load.start(pair, flows) as before:
         scene.standby.kill()
@@ -130,7 +127,7 @@ CONTROLS = {
 @pytest.mark.parametrize("missing", CONTROLS)
 def test_control(pair: Lab, missing: str, matrix: Matrix) -> None:
     """What survives above, survives because of this: without it the same is lost."""
-    few = [cell for cell in FEW if cell.kind is Kind.SSH] if missing == LAX else FEW
+    few = load.cells(WAYS, (Kind.SSH,)) if missing == LAX else FEW
     with ExitStack() as given_back:
         for take_away in CONTROLS[missing]:
             given_back.enter_context(take_away(pair))

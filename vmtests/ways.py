@@ -17,7 +17,7 @@ DNAT = Path("dnat", "outside", "inside", ip_address("192.168.1.100"))
 IPV6 = Path("ipv6", "inside", "outside", ip_address("fd00:0:0:b::3"))
 WAYS = (SNAT, DNAT, IPV6)
 
-# Some of each kind: every way, and FTP where NAT has most to rewrite, and once where it has nothing.
+# Some of each kind: every way, and FTP where NAT has most to rewrite and where it has nothing to.
 FEW: tuple[Cell, ...] = (
     *cells(WAYS, (Kind.SSH, Kind.UDP)),
     *cells((SNAT,), (Kind.SSH_IDLE, Kind.HANDSHAKE, Kind.TCP, Kind.FTP_IDLE)),

@@ -27,6 +27,7 @@ TAKEN_OVER_WITHIN = 60.0  # seconds
 REPAIRED_WITHIN = 300.0  # seconds until what hangs was ended and runs again, or memory is free
 NOTICED = 10.0  # seconds a fault lasts, if not said: time for a takeover and for its mistakes
 HOGS = 4  # busy loops for each processor
+LOOPS = f"for each in $(seq $(({HOGS} * $(nproc)))); do while :; do :; done & done; wait"
 HOUR = 3600
 FULL = "/var/full"
 
@@ -227,8 +228,7 @@ def all_repaired(scene: Scene) -> None:
 
 def hog(scene: Scene) -> None:
     """Busy loops on the active node, some for each processor."""
-    loops = f"for each in $(seq $(({HOGS} * $(nproc)))); do while :; do :; done & done; wait"
-    scene.active.succeed(unit("lab-hog", loops))
+    scene.active.succeed(unit("lab-hog", LOOPS))
 
 
 def starve(scene: Scene) -> None:
