@@ -110,6 +110,16 @@ def test_the_controls_are_told_apart() -> None:
     assert f"| {fault} | {count} | {count} | 3 | 3 |" in matrix.lines()
 
 
+def test_only_a_whole_run_is_whole() -> None:
+    matrix = Matrix(
+        [outcome(name) for name in (*NAMES, *expected.BESIDES)],
+        [outcome(name) for name in expected.MISSING],
+    )
+    assert matrix.whole
+    matrix.rows.pop()
+    assert not matrix.whole
+
+
 def test_nothing_run_gives_no_table() -> None:
     assert Matrix().lines() == []
 

@@ -51,14 +51,13 @@ def pytest_terminal_summary(
     for page in (config.stash[figure.KEY], config.stash[table.KEY]):
         for line in page.lines():
             terminalreporter.write_line(line)
-    good = not {"failed", "error"} & terminalreporter.stats.keys()
-    for option, page, command in (
-        ("--write-figures", config.stash[figure.KEY], "make figures"),
-        ("--write-matrix", config.stash[table.KEY], "make matrix"),
-    ):
-        file: Path | None = config.getoption(option)
-        if file and good:
-            file.write_text(page.markdown(command))
+    if {"failed", "error"} & terminalreporter.stats.keys():
+        return
+    figures_to, matrix_to = (config.getoption(f"--write-{what}") for what in ("figures", "matrix"))
+    if figures_to:
+        figures_to.write_text(config.stash[figure.KEY].markdown("make figures"))
+    if matrix_to and config.stash[table.KEY].whole:
+        matrix_to.write_text(config.stash[table.KEY].markdown("make matrix"))
 
 
 @pytest.fixture(scope="session")

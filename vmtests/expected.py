@@ -16,11 +16,13 @@ ALONE_MEANWHILE = "one node alone, opened meanwhile"
 BOTH_BEFORE = "both nodes without power, opened before"
 BOTH_AFTER = "both nodes without power, opened after"
 UNTOLD = "sync lost, opened meanwhile, then power loss"
+BESIDES = (ALONE_BEFORE, ALONE_MEANWHILE, BOTH_BEFORE, BOTH_AFTER, UNTOLD)
 
 NO_CONNTRACKD = "no conntrackd"
 NOT_ANNOUNCED = "sequence adjustment not announced"
 NOT_HANDED_OVER = "expectations not handed over"
 LAX = "no conntrackd, and lax rules"
+MISSING = (NO_CONNTRACKD, NOT_ANNOUNCED, NOT_HANDED_OVER, LAX)
 
 # Ways through the pair and FTP's modes in which its NAT rewrites an address in a command or an
 # answer, so that lengths change; and those in which it rewrites the data connection itself.

@@ -9,9 +9,11 @@ from statistics import median
 import pytest
 
 from appliance.lab.drill import Outcome
-from appliance.lab.load import Cell, Kind
+from appliance.lab.faults import catalogue
+from appliance.lab.load import Cell, Kind, cells
 from vmtests import expected
 from vmtests.figures import machine
+from vmtests.ways import PLAN, WAYS
 
 MILLISECONDS = 1000
 DASH = "\N{EN DASH}"
@@ -50,6 +52,13 @@ class Matrix:
 
     rows: list[Outcome] = field(default_factory=list)
     controls: list[Outcome] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every fault and every control is here, under every cell."""
+        names = {fault.name for fault in catalogue(PLAN)} | set(expected.BESIDES)
+        full = {o.fault for o in self.rows if len(o.reports) == len(cells(WAYS))}
+        return full == names and {o.fault for o in self.controls} == set(expected.MISSING)
 
     def lines(self) -> list[str]:
         """The page's tables and totals as Markdown, a line each; nothing when nothing was run."""
