@@ -12,7 +12,7 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 PACKAGES := python3-venv libnftables1 mmdebstrap uidmap iproute2 openssh-client
 
-.PHONY: help image lab test test-full figures check clean
+.PHONY: help image lab test test-full figures matrix check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +37,9 @@ test-full: $(VENV)/.ready ## everything in its long form
 
 figures: $(VENV)/.ready ## measure docs/figures.md anew
 	$(BIN)/python -m pytest -v --full -m figures vmtests --write-figures docs/figures.md
+
+matrix: $(VENV)/.ready ## make docs/fault-matrix.md anew
+	$(BIN)/python -m pytest -v --full vmtests/test_matrix.py --write-matrix docs/fault-matrix.md
 
 clean: ## remove what was built here (the cache of tools and base images stays)
 	rm -rf build dist artefacts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,11 @@ from appliance.lab import ssh
 from appliance.lab.artefacts import collect
 from appliance.lab.pair import Lab
 from appliance.site import load
-from vmtests.figures import KEY, Figures
+from vmtests import figures as figure
+from vmtests import matrix as table
+from vmtests.figures import Figures
 from vmtests.installed import CLONE, Installed, install
+from vmtests.matrix import Matrix
 from vmtests.observe import settle
 
 ARTEFACTS = CLONE / "artefacts"
@@ -27,25 +31,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-figures", type=Path, metavar="FILE", help="write the figures to this page"
     )
+    parser.addoption(
+        "--write-matrix", type=Path, metavar="FILE", help="write the fault matrix to this page"
+    )
+    parser.addoption("--seed", type=int, default=random.randrange(10**6), help="the soak's faults")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[KEY] = Figures()
+    config.stash[figure.KEY] = Figures()
+    config.stash[table.KEY] = Matrix()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.getoption('--seed')}"
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    for line in config.stash[KEY].lines():
-        terminalreporter.write_line(line)
-    page: Path | None = config.getoption("--write-figures")
-    if page and not terminalreporter.stats.get("failed"):
-        page.write_text(config.stash[KEY].markdown("make figures"))
+    for page in (config.stash[figure.KEY], config.stash[table.KEY]):
+        for line in page.lines():
+            terminalreporter.write_line(line)
+    if {"failed", "error"} & terminalreporter.stats.keys():
+        return
+    figures_to, matrix_to = (config.getoption(f"--write-{what}") for what in ("figures", "matrix"))
+    if figures_to:
+        figures_to.write_text(config.stash[figure.KEY].markdown("make figures"))
+    if matrix_to and config.stash[table.KEY].whole:
+        matrix_to.write_text(config.stash[table.KEY].markdown("make matrix"))
 
 
 @pytest.fixture(scope="session")
 def figures(pytestconfig: pytest.Config) -> Figures:
-    return pytestconfig.stash[KEY]
+    return pytestconfig.stash[figure.KEY]
+
+
+@pytest.fixture(scope="session")
+def matrix(pytestconfig: pytest.Config) -> Matrix:
+    return pytestconfig.stash[table.KEY]
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """What the soak's faults follow from; printed when the run begins."""
+    chosen: int = pytestconfig.getoption("--seed")
+    return chosen
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +140,8 @@ def pair(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     settle(lab)
     yield lab
     if request.node.stash.get(FAILED, False):
-        again = f"python -m pytest '{request.node.nodeid}'"
+        seed = request.config.getoption("--seed")
+        again = f"python -m pytest --seed {seed} '{request.node.nodeid}'"
         name = re.sub(r"\W+", "-", request.node.name).strip("-")
         where = collect(lab, ARTEFACTS / name, again)
         print(f"evidence: {where}\nagain:    {again}")

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from appliance.lab import flows
+from appliance.lab.drill import Watch
+from appliance.lab.faults import HOGS, LOOPS, unit, wait
 from appliance.lab.pair import Lab
 from vmtests.figures import Figures
 from vmtests.installed import CLONE, Installed
@@ -120,6 +122,20 @@ def test_power_loss(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     assert gap.median <= 4 * ADVERT
     assert gap.worst < MILLISECONDS
     assert ratio.median >= 6
+
+
+@on_this_site
+def test_no_false_takeover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
+    """Both nodes have far too much to do, and nothing is wrong with either."""
+    minutes = len(rounds(1, 10))
+    for node in pair.nodes.values():
+        node.succeed(unit("lab-hog", LOOPS))
+    watch = Watch.begin(pair)
+    wait(minutes * 60)
+    for node in pair.nodes.values():
+        node.succeed("systemctl stop lab-hog")
+    what = f"false takeovers in {minutes} min, {HOGS} busy loops for each processor of both nodes"
+    assert figures.add(what, "", watch.takeovers(), goal="0").worst == 0
 
 
 def gap_at_power_loss(pair: Lab) -> float:

@@ -1,0 +1,58 @@
+"""What the negative controls take away from a pair, and give back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from appliance.lab.pair import Lab
+
+AGENT = "/etc/appliance/agent.json"
+EXPECTATIONS = "appliance-expectations"
+CHAIN = "inet appliance known"
+LOOSE = "net.netfilter.nf_conntrack_tcp_loose"
+
+
+@contextmanager
+def without_conntrackd(pair: Lab) -> Iterator[None]:
+    """Nobody tells the other node of a connection."""
+    everywhere(pair, "systemctl stop conntrackd")
+    try:
+        yield
+    finally:
+        everywhere(pair, "systemctl start conntrackd")
+
+
+@contextmanager
+def switched_off(pair: Lab, key: str) -> Iterator[None]:
+    """One of the cures of FTP's defects is off: `announce` or `hand_over`."""
+    kept = {name: node.get(AGENT) for name, node in pair.nodes.items()}
+    for name, node in pair.nodes.items():
+        node.put(AGENT, json.dumps({**json.loads(kept[name]), key: False}))
+        node.succeed(f"systemctl restart {EXPECTATIONS}")
+    try:
+        yield
+    finally:
+        for name, node in pair.nodes.items():
+            if node.running:
+                node.put(AGENT, kept[name])
+                node.succeed(f"systemctl restart {EXPECTATIONS}")
+
+
+@contextmanager
+def lax_rules(pair: Lab) -> Iterator[None]:
+    """The rules take a segment from the middle of a connection that they do not know."""
+    number = f"nft -a list chain {CHAIN} | sed -n 's/.*not-opening.*handle //p'"
+    everywhere(pair, f"sysctl -w {LOOSE}=1 && nft delete rule {CHAIN} handle $({number})")
+    try:
+        yield
+    finally:
+        everywhere(pair, f"sysctl -w {LOOSE}=0 && systemctl reload nftables")
+
+
+def everywhere(pair: Lab, command: str) -> None:
+    """Run a command on each node that is on."""
+    for node in pair.nodes.values():
+        if node.running:
+            node.succeed(command)

@@ -1,0 +1,27 @@
+"""The site of the matrix and the soak, and the ways through it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from appliance.lab.load import Cell, Kind, Mode, Path, cells
+from appliance.site import load
+from vmtests.installed import CLONE
+
+FILE = CLONE / "vmtests/sites/matrix.yaml"
+SITE = FILE.read_text()
+PLAN = load(FILE)
+
+SNAT = Path("snat", "inside", "outside", ip_address("192.168.1.3"))
+DNAT = Path("dnat", "outside", "inside", ip_address("192.168.1.100"))
+IPV6 = Path("ipv6", "inside", "outside", ip_address("fd00:0:0:b::3"))
+WAYS = (SNAT, DNAT, IPV6)
+
+# Some of each kind: every way, and FTP where NAT has most to rewrite and where it has nothing to.
+FEW: tuple[Cell, ...] = (
+    *cells(WAYS, (Kind.SSH, Kind.UDP)),
+    *cells((SNAT,), (Kind.SSH_IDLE, Kind.HANDSHAKE, Kind.TCP, Kind.FTP_IDLE)),
+    *cells((SNAT,), (Kind.DOWNLOAD, Kind.UPLOAD, Kind.NEXT, Kind.HELD), (Mode.PORT,)),
+    *cells((DNAT,), (Kind.DOWNLOAD, Kind.UPLOAD, Kind.NEXT, Kind.HELD), (Mode.PASV,)),
+    *cells((IPV6,), (Kind.HELD,), (Mode.EPSV,)),
+)
