@@ -34,7 +34,7 @@ __all__ = ["Cell", "Kind", "Load", "Mode", "Path", "cells", "start"]
 # Bytes a second of a throttled transfer: slow enough that a file lasts for minutes, and that many
 # at once leave the machine's processor to the probes.
 RATE = 4000.0
-BETWEEN_LOOKS = 0.2  # seconds
+BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
 COARSE = 0.05  # seconds between the probes that are not the first
 
 _numbers = count(1)

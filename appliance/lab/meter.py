@@ -27,15 +27,15 @@ class Meter:
         self.began = self.last = time.monotonic()
         self.stall = 0.0
 
-    def answer(self, count: int = 1) -> None:
-        """An answer came."""
+    def answer(self, count: int = 1, age: float = 0.0) -> None:
+        """An answer came, `age` seconds ago."""
         self.received += count
-        self.quiet()
-        self.last = time.monotonic()
+        self.quiet(age)
+        self.last = max(self.last, time.monotonic() - age)
 
-    def quiet(self) -> None:
-        """Take the present silence into account."""
-        gap = time.monotonic() - self.last
+    def quiet(self, age: float = 0.0) -> None:
+        """Take the silence until now, or until `age` seconds ago, into account."""
+        gap = time.monotonic() - age - self.last
         if gap > self.stall:
             self.stall, self.stall_at = gap, self.last - self.began
 

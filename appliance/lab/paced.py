@@ -24,20 +24,28 @@ SETUP = 60.0  # seconds for a connection to stand; many at once take long in an 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 
 
+# Linux's number for kernel timestamps of what arrives (include/uapi/asm-generic/socket.h).
+SO_TIMESTAMPNS = 35
+TIMESPEC = struct.Struct("@qq")
+
+
 def pace(flow: Paced, stop: Stop) -> None:
-    """Send at the flow's interval and take answers until the stop, or its death."""
+    """Send at the flow's interval, until the stop or its death.
+
+    Answers are taken when the next piece is due: to wake for each would double the work of an
+    emulated processor. A flow without an interval waits for its end only.
+    """
     due = time.monotonic()
+    watched = [stop.fileno()] if flow.interval else [stop.fileno(), flow.descriptor()]
     while flow.meter.alive:
-        now = time.monotonic()
-        pause = None if flow.interval is None else max(0.0, due - now)
-        ready = select.select([stop.fileno(), flow.descriptor()], [], [], pause)[0]
-        if flow.descriptor() in ready:
-            flow.receive()
-        if flow.interval is not None and flow.meter.alive and time.monotonic() >= due:
-            flow.send()
-            due = max(due + flow.interval, now)
+        pause = max(0.0, due - time.monotonic()) if flow.interval else None
+        ready = select.select(watched, [], [], pause)[0]
+        flow.receive()
         if stop.fileno() in ready:
             return
+        if flow.interval and flow.meter.alive:
+            flow.send()
+            due = max(due + flow.interval, time.monotonic())
 
 
 class Stream:
@@ -84,6 +92,8 @@ class Stream:
         """Take what came, and compare."""
         try:
             data = os.read(self.descriptor(), 65536)
+        except BlockingIOError:
+            return
         except OSError as error:
             self.meter.died(f"cannot receive: {error}")
             return
@@ -166,6 +176,7 @@ class Command(Stream):
         assert self.process.stdin
         assert self.process.stdout
         self.inward, self.outward = self.process.stdin.fileno(), self.process.stdout.fileno()
+        os.set_blocking(self.outward, False)
 
     def descriptor(self) -> int:
         """The program's output."""
@@ -196,6 +207,7 @@ class Datagrams:
         self.seen: set[int] = set()
         family = socket.AF_INET6 if ":" in to else socket.AF_INET
         self.end = self.socket(family)
+        self.end.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.end.connect((to, port))
         self.end.setblocking(False)
 
@@ -225,16 +237,19 @@ class Datagrams:
             self.meter.note = str(error)
 
     def receive(self) -> None:
-        """Take an answer; one that comes twice counts once."""
-        try:
-            number = self.unpack(self.end.recv(2048))
-        except OSError as error:
-            self.meter.note = str(error)
-            return
-        if number is None or number in self.seen:
-            return
-        self.seen.add(number)
-        self.meter.answer()
+        """Take the answers that have come; one that comes twice counts once."""
+        while True:
+            try:
+                data, stamps, _, _ = self.end.recvmsg(2048, socket.CMSG_SPACE(TIMESPEC.size))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.meter.note = str(error)
+                return
+            number = self.unpack(data)
+            if number is not None and number not in self.seen:
+                self.seen.add(number)
+                self.meter.answer(age=age(stamps))
 
     def ask(self, seconds: float) -> bool:
         """Send now and then until an answer comes; whether one did."""
@@ -296,6 +311,15 @@ class Ping(Datagrams):
             return None
         _, _, _, identity, _, number = struct.unpack("!BBHHHQ", data)
         return int(number) if identity == self.identity else None
+
+
+def age(stamps: list[tuple[int, int, bytes]]) -> float:
+    """Seconds since the kernel received what came with these ancillary data."""
+    for level, kind, data in stamps:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, nanoseconds = TIMESPEC.unpack(data)
+            return time.time() - float(seconds) - float(nanoseconds) / 1e9
+    return 0.0
 
 
 Paced = Stream | Datagrams

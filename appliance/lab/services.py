@@ -19,7 +19,7 @@ KEY = f"{BASE}/key"
 SHARE = f"{BASE}/share"
 SHARED_FILE = "data"  # what FTP and HTTP give; every host has the same
 SMALL_FILE = "small"
-SHARED_SIZES = {SHARED_FILE: 2 << 20, SMALL_FILE: 64 << 10}  # bytes
+SHARED_SIZES = {SHARED_FILE: 1 << 20, SMALL_FILE: 64 << 10}  # bytes
 SHARED_DIGESTS = f"{BASE}/sha256"
 INCOMING = "incoming"  # where FTP's clients may write
 

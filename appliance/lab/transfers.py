@@ -18,8 +18,10 @@ from appliance.lab.paced import DRAIN, SETUP
 
 TICK = 0.5  # seconds between two pieces of a throttled transfer
 BLOCK = 65536
-# A throttled download must not gather in the receiver's buffer, where no fault would reach it.
-BUFFER = 16384
+# A throttled download must not gather in the receiver's buffer, where no fault would reach it: room
+# for two packets. The window follows (tcp(7)), and has to be let out for the rest.
+BUFFER = 4096
+LARGE = 4 * BLOCK
 # The kernel forgets an expectation of FTP's data connection after 300 s (ftp_exp_policy in
 # net/netfilter/nf_conntrack_ftp.c); one that is to be held any longer has to be asked for anew.
 RENEW = 200.0
@@ -209,7 +211,8 @@ class Download(File):
         self.meter.received -= self.counted - self.taken  # `rest` counts what it takes
         self.client.hurry()
         self.end.settimeout(DRAIN)
-        self.end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * BLOCK)
+        self.end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LARGE)
+        self.end.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, LARGE)
         self.rest()
         self.check()
 
@@ -242,7 +245,7 @@ class Upload(Session):
         self.random = random.Random()
 
     def open(self) -> None:
-        """Stands when first bytes are acknowledged."""
+        """Stands when the server takes it, and first bytes are on their way."""
         super().open()
         self.start()
         self.send(self.piece)

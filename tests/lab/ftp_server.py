@@ -10,7 +10,7 @@ import sys
 
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
-from pyftpdlib.servers import FTPServer
+from pyftpdlib.servers import MultiprocessFTPServer
 
 
 def main(folder: str, port: str, *passive: str) -> None:
@@ -35,8 +35,9 @@ def main(folder: str, port: str, *passive: str) -> None:
         masquerade_address = None
         passive_ports = None
 
-    FTPServer(("::1", int(port)), V6)
-    FTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+    # A process for each client: with several in one it sometimes misses that one has connected.
+    MultiprocessFTPServer(("::1", int(port)), V6)
+    MultiprocessFTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
 
 
 if __name__ == "__main__":

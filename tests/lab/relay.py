@@ -15,8 +15,8 @@ class Relay:
     """Passes bytes on to `target` on 127.0.0.1, from a port (0 is a free one) of an address.
 
     `harm` may change what the server says, `harm_to` what it is told. While `flowing` is clear
-    nothing passes, and no more than about `buffer` bytes of a client are taken in (0: the kernel's
-    own measure).
+    nothing passes, and no more than about `buffer` bytes of a client, or for it, are held (0: as
+    the kernel thinks fit).
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class Relay:
         self.flowing = threading.Event()
         self.flowing.set()
         self.stream = socket.create_server((address, port))
-        if buffer:
-            self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        for size in (socket.SO_RCVBUF, socket.SO_SNDBUF) if buffer else ():
+            self.stream.setsockopt(socket.SOL_SOCKET, size, buffer)
         self.port = self.stream.getsockname()[1]
         self.ends: list[socket.socket] = []
         threading.Thread(target=self.relay_streams, daemon=True).start()

@@ -122,6 +122,7 @@ def test_what_does_not_go_on_is_named(town: Town) -> None:
         town.echo.signal(signal.SIGCONT)
         some.moves()
         town.echo.signal(signal.SIGKILL)
+        run_for(0.5)
         with pytest.raises(LabAssertion, match=r"tcp, v4 \(the other side closed"):
             some.moves()
         reports = {cell.kind: report for cell, report in some.stop().items()}

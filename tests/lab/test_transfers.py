@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -55,7 +56,7 @@ class Place:
         with self.log.open("w") as log:
             argv = [sys.executable, "-m", "tests.lab.ftp_server", *words]
             self.server = subprocess.Popen(argv, cwd=CLONE, stderr=log)
-        self.wait()
+        self.wait(self.listens)
         self.control = Relay(self.port, "127.0.0.2")
         ports = range(first, last + 1)
         self.data = [Relay(port, "127.0.0.2", port, buffer=4096) for port in ports]
@@ -65,15 +66,17 @@ class Place:
         (self.folder / name).write_bytes(content)
         return {"file": name, "size": size, "sha256": hashlib.sha256(content).hexdigest()}
 
-    def wait(self) -> None:
+    def wait(self, done: Callable[[], bool]) -> None:
         end = time.monotonic() + 20
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            except ConnectionRefusedError:
-                run_for(0.05)
-        raise AssertionError(self.log.read_text())
+        while not done():
+            assert time.monotonic() < end, self.log.read_text()
+            run_for(0.05)
+
+    def listens(self) -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", self.port)).close()
+            return True
+        return False
 
     def close(self) -> None:
         for relay in (self.control, *self.data):
@@ -217,6 +220,7 @@ def test_a_broken_answer_of_the_control_connection_is_noticed(
 @pytest.mark.parametrize("phase", ["download", "upload"])
 def test_a_dead_data_connection_is_noticed(place: Place, start: Start, phase: str) -> None:
     flow = start(it=place.order(phase))
+    place.wait(lambda: any(relay.ends for relay in place.data))
     for relay in place.data:
         relay.kill()
     run_for(0.5)
