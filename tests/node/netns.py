@@ -213,16 +213,27 @@ class Node:
 
     def lose_power(self) -> None:
         """Links down and every process killed at once; the kernel's tables are gone as well."""
+        self.die()
+        self.bury()
+
+    def die(self) -> None:
+        """The first half: what a large table costs this kernel when it goes is yet to come."""
         self.lab.plug(self.name, " ".join(NETWORKS), "down")
-        for pid in run(["ip", "netns", "pids", self.namespace]).stdout.split():
+        for pid in self.processes():
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         for program in self.programs.values():
             program.wait()
         self.programs.clear()
+
+    def bury(self) -> None:
+        """The second half."""
         self.lab.remove_cables(self.name)
         ip("netns", "delete", self.namespace)
         run(["rm", "-rf", "--", self.folder / "run"])
+
+    def processes(self) -> list[int]:
+        return [int(each) for each in run(["ip", "netns", "pids", self.namespace]).stdout.split()]
 
 
 @dataclass
