@@ -1,30 +1,31 @@
 """What a takeover costs with a large table: `python -m tests.node.bench_commit 10000 100000`.
 
 As root, in network namespaces, with the real programs and this machine's kernel. Each line is one
-loss of power; the last of a size has the median and the worst.
+loss of power, then come the median and the worst. `--costs` tells where the time goes instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
-from appliance.node.conntrackd import Conntrackd
+from appliance.node.conntrackd import Conntrackd, Request
 from appliance.render import sysctl
 from appliance.render.site import render
 from appliance.site import load
 from appliance.tools import ensure
 from tests.node import connections
 from tests.node.flows import Flow
-from tests.node.netns import Lab, Node, laboratory, wait_for
+from tests.node.netns import Lab, Node, ip, laboratory, wait_for
 from tests.node.test_pair import active, await_standby, standby, tcp, udp
 
 _ALL_BUT_A_FEW = 0.999
@@ -36,8 +37,9 @@ _CONNTRACK = Path("/proc/sys/net/netfilter")
 @dataclass(frozen=True, slots=True)
 class Takeover:
     """One takeover. `commit_ms` from the event to the end of the commit, `all_ms` to the end of
-    the bulk to the peer; `probe_ms` and `session_ms` what a client saw; `missing` of the entries;
-    `memory_mb` conntrackd's; `load` the machine's.
+    the bulk to the peer; `probe_ms` and `session_ms` what a client saw (the probe is UDP, and may
+    begin anew before the commit); `missing` of the entries; `late` answers of conntrackd;
+    `memory_mb` the most that it has used; `load` the machine's.
     """
 
     commit_ms: float
@@ -45,6 +47,7 @@ class Takeover:
     probe_ms: float
     session_ms: float
     missing: int
+    late: int
     memory_mb: float
     load: float
 
@@ -65,7 +68,7 @@ def room(number: int) -> Iterator[None]:
 
 @contextmanager
 def pair(number: int) -> Iterator[Lab]:
-    """Both nodes of the site, rendered for so many connections, with that many on the active one."""
+    """Both nodes, with room for so many connections, and that many on the active one."""
     largest = max(sysctl.CONNECTIONS, number)
     with (
         room(number),
@@ -113,15 +116,21 @@ def lose_power(lab: Lab, number: int, session: Flow, probe: Flow) -> Takeover:
         flow.mark()
     load = float(Path("/proc/loadavg").read_text().split()[0])
     before = len(_figures(heir))
+    assert _entries(heir) < number / 10, "the heir's kernel has the table before the takeover"
     dead.die()
     commit_ms, all_ms = wait_for("takeover", lambda: _figures(heir)[before:], _LIMIT_S)[-1]
     assert session.alive(5), session
     assert probe.alive(1)
-    found = int(heir.run("conntrack", "-C"))
+    missing = max(0, number - _entries(heir))
     stalls = probe.stall * 1000, session.stall * 1000
+    late = _text(heir).count("no answer to")
     memory = conntrackd_memory(heir)
     dead.bury()
-    return Takeover(commit_ms, all_ms, *stalls, max(0, number - found), memory, load)
+    return Takeover(commit_ms, all_ms, *stalls, missing, late, memory, load)
+
+
+def _entries(node: Node) -> int:
+    return int(node.run("conntrack", "-C"))
 
 
 def _figures(node: Node) -> list[tuple[float, float]]:
@@ -169,6 +178,69 @@ def table(number: int, count: int) -> None:
     _line("worst", [max(each) for each in columns])
 
 
+def costs(number: int, count: int) -> None:
+    """Print where the time goes: processor time of the kernel alone, and what conntrackd needs."""
+    found: dict[str, list[float]] = {}
+    for _ in range(count):
+        for words, spent in _kernel(number):
+            found.setdefault(words, []).append(spent)
+    with pair(number) as lab:
+        heir = standby(lab)
+        for _ in range(count):
+            for words, spent in _conntrackd(heir, number):
+                found.setdefault(words, []).append(spent)
+    load = Path("/proc/loadavg").read_text().split()[0]
+    print(f"{number} connections, load {load}: median and worst, in microseconds for each")
+    for words, times in found.items():
+        each = (spent / number * 1e6 for spent in (median(times), max(times)))
+        print(f"  {words:52}", *(f"{value:8.2f}" for value in each), flush=True)
+
+
+def _kernel(number: int) -> Iterator[tuple[str, float]]:
+    for nat in (False, True):
+        messages = connections.messages(number, nat=nat)
+        for heard in (False, True):
+            for title, pieces in (("batches", connections.batches(messages)), ("singly", messages)):
+                words = f"kernel: {'NAT' if nat else 'no NAT'}, {'events' if heard else 'unheard'}"
+                yield f"{words}, {title}", kernel(pieces, heard)
+
+
+def kernel(pieces: Iterable[bytes], heard: bool) -> float:
+    """Seconds of processor time to create connections in an empty network namespace."""
+    namespace = f"kernel{os.getpid()}"
+    ip("netns", "add", namespace)
+    try:
+        with connections.writer(namespace) as link, connections.listener(namespace) as listener:
+            if not heard:
+                listener.close()
+            ready = list(pieces)
+            begin = time.process_time()
+            for each in ready:
+                link.send(each)
+            spent = time.process_time() - begin
+            assert connections.refused(link) is None
+    finally:
+        ip("netns", "delete", namespace)
+    return spent
+
+
+def _conntrackd(heir: Node, number: int) -> Iterator[tuple[str, float]]:
+    """What a standby's conntrackd is asked, and the seconds until it has answered."""
+    await_entries(heir, "external", number)
+    daemon = Conntrackd(heir.folder / "run/conntrackd/control")
+    options = ["-C", str(heir.folder / "etc/conntrackd/conntrackd.conf"), "-e"]
+    yield "conntrackd: -e, as text", _seconds(lambda: heir.run("conntrackd", *options))
+    for words in ("commit", "commit of what the kernel has already"):
+        yield f"conntrackd: {words}", _seconds(lambda: daemon.ask(Request.COMMIT, 10 * number))
+    heir.run("conntrack", "-F")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.monotonic()
+    work()
+    return time.monotonic() - begin
+
+
 def _line(title: str, values: tuple[float, ...] | list[float]) -> None:
     print(f"{title:20}", *(f"{value:10.1f}" for value in values), sep="  ", flush=True)
 
@@ -176,9 +248,13 @@ def _line(title: str, values: tuple[float, ...] | list[float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("numbers", type=int, nargs="+", help="connections in the table")
-    parser.add_argument("--runs", type=int, default=5, help="losses of power for each number")
+    parser.add_argument("--runs", type=int, default=5, help="of each kind, for each number")
+    parser.add_argument("--costs", action="store_true", help="tell where the time goes instead")
     arguments = parser.parse_args()
     for number in arguments.numbers:
+        if arguments.costs:
+            costs(number, arguments.runs)
+            continue
         begin = time.monotonic()
         table(number, arguments.runs)
         print(f"took {time.monotonic() - begin:.0f} s", flush=True)

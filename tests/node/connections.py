@@ -1,4 +1,4 @@
-"""Synthetic connections, many at once, over ctnetlink: what clients behind source NAT would open."""
+"""Synthetic connections, many at once, over ctnetlink: as if clients behind source NAT had them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from appliance.node.netlink import ATTRIBUTE, HEADER, align, connect
 from tests.node.netns import inside
 
 _NETFILTER = 12  # NETLINK_NETFILTER
+_NETLINK = 270  # SOL_NETLINK
+_RCVBUFFORCE = 33  # SO_RCVBUFFORCE
 _NEW = 0x100  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW
 _FLAGS = 0x1 | 0x400 | 0x200  # NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL: no acknowledgement
 _GENERIC = struct.pack("=BBH", socket.AF_INET, 0, 0)  # struct nfgenmsg
@@ -23,12 +25,12 @@ _ESTABLISHED = 3  # TCP_CONNTRACK_ESTABLISHED
 _LIBERAL = b"\x0a\x0a"  # IP_CT_TCP_FLAG_BE_LIBERAL | _SACK_PERM: value and mask
 
 _TIMEOUT_S = 3600
-_PORTS = 50_000  # clients' ports of one server; each fifth server is a UDP one
+_PORTS = 50_000  # of one client, all to one server: behind NAT each port is taken once a server
 _UDP_EACH = 5
 BATCH = 200  # messages, some 32 KiB
 
-CLIENT, VIRTUAL = IPv4Address("192.168.0.3"), IPv4Address("192.168.1.100")
-_SERVERS = IPv4Address("203.0.113.1")
+VIRTUAL = IPv4Address("192.168.1.100")
+_CLIENTS, _SERVERS = IPv4Address("192.168.0.3"), IPv4Address("203.0.113.1")
 
 
 def messages(number: int, *, nat: bool = True) -> list[bytes]:
@@ -50,6 +52,16 @@ def writer(namespace: str) -> socket.socket:
     return link
 
 
+def listener(namespace: str) -> socket.socket:
+    """A socket that hears of new, changed and ended connections; nobody reads it."""
+    with inside(namespace):
+        link = connect(_NETFILTER)
+    link.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 2**30)
+    for group in (1, 2, 3):  # NFNLGRP_CONNTRACK_NEW, _UPDATE, _DESTROY
+        link.setsockopt(_NETLINK, 1, group)  # NETLINK_ADD_MEMBERSHIP
+    return link
+
+
 def refused(link: socket.socket) -> int | None:
     """The first error that the kernel has answered, as errno: only failures are answered."""
     try:
@@ -61,12 +73,13 @@ def refused(link: socket.socket) -> int | None:
 
 def _message(number: int, nat: bool) -> bytes:
     udp = number % _UDP_EACH == 0
-    server, port = _SERVERS + number // _PORTS, 10_000 + number % _PORTS
+    client, server = (first + number // _PORTS for first in (_CLIENTS, _SERVERS))
+    port = 10_000 + number % _PORTS
     there = 53 if udp else 443
     protocol = socket.IPPROTO_UDP if udp else socket.IPPROTO_TCP
     body = _GENERIC
-    body += _nested(_ORIGINAL, _tuple(CLIENT, server, protocol, port, there))
-    to = CLIENT if not nat else VIRTUAL
+    body += _nested(_ORIGINAL, _tuple(client, server, protocol, port, there))
+    to = client if not nat else VIRTUAL
     body += _nested(_REPLY, _tuple(server, to, protocol, there, port))
     body += _attribute(_STATUS, struct.pack("!I", _SEEN_REPLY_ASSURED))
     body += _attribute(_TIMEOUT, struct.pack("!I", _TIMEOUT_S))
