@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from appliance.plan.model import Plan
 from appliance.render import helpers
 
-# The largest number of connections; 320 bytes each, when they are there.
+# The largest number of connections; 320 bytes each, when they are there. With so many a takeover
+# takes seconds already: see "How large a table may be" in docs/state-agent.md before raising it.
 CONNECTIONS = 262_144
 
 

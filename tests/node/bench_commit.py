@@ -54,12 +54,15 @@ class Takeover:
 
 @contextmanager
 def room(number: int) -> Iterator[None]:
-    """Room for so many connections on each node, in the table that both share with this machine."""
+    """Room for so many connections on each node, in the table that both share with this machine.
+
+    One at a time: what is raised is put back to what it was before.
+    """
     paths = [_CONNTRACK / each for each in ("nf_conntrack_max", "nf_conntrack_buckets")]
-    before = {path: path.read_text() for path in paths}
+    before = {path: path.read_text() for path in paths if int(path.read_text()) < 2 * number}
     try:
-        for path in paths:
-            path.write_text(str(max(int(before[path]), 2 * number)))
+        for path in before:
+            path.write_text(str(2 * number))
         yield
     finally:
         for path, text in before.items():
