@@ -7,6 +7,7 @@ import re
 
 from appliance.lab.node import Appliance
 from appliance.lab.pair import Lab
+from appliance.node.config import AGENT_PORT, CONNTRACKD_PORT, EXPECTATIONS_PORT
 
 
 def test_the_image_is_the_one_that_was_built_byte_for_byte(pair: Lab) -> None:
@@ -26,11 +27,18 @@ def test_nothing_listens_beyond_what_the_site_opens(pair: Lab) -> None:
         tcp = [line.split() for line in node.succeed("ss -Htln").splitlines()]
         opened = {pair.plan.networks[n].own(node.name, 4) for n in ("inside", "sync")}
         assert {socket[3] for socket in tcp} == {f"{own.ip}:22" for own in opened if own}
-        # One UDP socket receives the peer's state; from the other, with a port of its own, it goes
-        # out: an answer to that port is no part of any rule.
-        udp = node.succeed("ss -Hulnp").splitlines()
-        assert len(udp) == 2
-        assert all('"conntrackd"' in line for line in udp), udp
+        # conntrackd receives the peer's state on one socket and sends from another, with a port of
+        # its own: an answer to that port is no part of any rule.
+        udp = [line.split() for line in node.succeed("ss -Hulnp").splitlines()]
+        own = pair.plan.networks["sync"].own(node.name, 4)
+        assert own
+        ours = {f"{own.ip}:{port}" for port in (CONNTRACKD_PORT, EXPECTATIONS_PORT)}
+        (sending,) = [socket for socket in udp if socket[3] not in ours]
+        assert len(udp) == len(ours) + 1
+        assert '"conntrackd"' in sending[5]
+        # The agent's is connected to the peer's: whoever else speaks to it is not heard.
+        talks = node.succeed(f"ss -Hun state established sport = {AGENT_PORT}").split()
+        assert talks[2] == f"{own.ip}:{AGENT_PORT}"
 
 
 def test_nobody_has_a_password(pair: Lab) -> None:
