@@ -68,6 +68,8 @@ def test_the_closed_firewall_is_there(listing, cat) -> None:
         "multi-user.target.wants/conntrackd.service",
         "multi-user.target.wants/appliance-agent.service",
         "multi-user.target.wants/appliance-expectations.service",
+        "multi-user.target.wants/appliance-collect.service",
+        "multi-user.target.wants/appliance-metrics.service",
         "ssh.service.wants/appliance-hostkey.service",
     ],
 )
