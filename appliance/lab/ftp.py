@@ -32,9 +32,14 @@ class Client(ftplib.FTP):
     trust_server_pasv_ipv4_address = True
     listener: socket.socket | None = None
     target: tuple[str, int] | None = None
+    buffer: int | None = None
 
-    def ask(self, mode: str) -> None:
-        """Have the server (PASV, EPSV) or us (PORT, EPRT) wait for a data connection."""
+    def ask(self, mode: str, buffer: int | None = None) -> None:
+        """Have the server (PASV, EPSV) or us (PORT, EPRT) wait for a data connection.
+
+        `buffer` is that of what we receive on it, in bytes.
+        """
+        self.buffer = buffer
         if self.listener:
             self.listener.close()
         self.listener = self.target = None
@@ -51,21 +56,24 @@ class Client(ftplib.FTP):
         assert self.sock
         own = self.sock.getsockname()[0]
         self.listener = socket.create_server((own, 0), family=self.af, backlog=1)
+        self._shrink(self.listener)
         self.listener.settimeout(SETUP)
         port = self.listener.getsockname()[1]
         self.sendport(own, port) if mode == "PORT" else self.sendeprt(own, port)
 
-    def use(self, command: str, buffer: int | None = None) -> socket.socket:
-        """The data connection that was asked for, for a command; `buffer` in bytes."""
+    def _shrink(self, end: socket.socket) -> None:
+        if self.buffer:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.buffer)
+
+    def use(self, command: str) -> socket.socket:
+        """The data connection that was asked for, for a command."""
         if self.target:
             with doing(f"data connection to {self.target[0]} port {self.target[1]}"):
-                end = self._connect(self.target, buffer)
+                end = self._connect(self.target)
             with doing(command):
                 self._preliminary(command)
             return end
         assert self.listener
-        if buffer:
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         with doing(command):
             self._preliminary(command)
         with doing(f"data connection from the server for {command}"):
@@ -73,10 +81,9 @@ class Client(ftplib.FTP):
         end.settimeout(self.listener.gettimeout())
         return end
 
-    def _connect(self, target: tuple[str, int], buffer: int | None) -> socket.socket:
+    def _connect(self, target: tuple[str, int]) -> socket.socket:
         end = socket.socket(self.af, socket.SOCK_STREAM)
-        if buffer:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self._shrink(end)
         assert self.sock
         end.settimeout(self.sock.gettimeout())
         end.connect(target)

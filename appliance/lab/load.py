@@ -6,8 +6,9 @@ with load.start(lab, load.cells(paths)) as everything:
     reports = everything.stop()
 
 One program carries the flows of a client host, since a process for each would be too much for an
-emulated machine. The first UDP probe has a program of its own: it is the measure of the gap, each
-5 ms, and must wait for nobody. Those over other paths are sent each 50 ms.
+emulated machine. The first UDP probe has a program of its own: it is the measure of the gap, and
+must wait for nobody. The first of each busy kind sends at full pace, those over further paths more
+slowly: each packet there and back costs an emulated machine some milliseconds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ __all__ = ["Cell", "Kind", "Load", "Mode", "Path", "cells", "start"]
 # at once leave the machine's processor to the probes.
 RATE = 4000.0
 BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
-COARSE = 0.05  # seconds between the probes that are not the first
+PROBE = 0.005  # seconds between the probes that measure the gap
+# Seconds between two pieces of what is not the first of its kind.
+SLOWLY = {Kind.SSH: 0.5, Kind.TCP: 0.25, Kind.UDP: 0.05}
 
 _numbers = count(1)
 
@@ -46,9 +49,13 @@ class Load:
     `probe` is the cell whose longest stall is the gap: the first UDP cell.
     """
 
-    def __init__(self, hosts: Mapping[str, Shell], cells: Iterable[Cell]) -> None:
+    def __init__(
+        self, hosts: Mapping[str, Shell], cells: Iterable[Cell], interval: float = PROBE
+    ) -> None:
         self.cells = {str(cell): cell for cell in cells}
-        self.probe = next((c for c in self.cells.values() if c.kind is Kind.UDP), None)
+        self._first = {cell.kind: cell for cell in reversed(self.cells.values())}
+        self.probe = self._first.get(Kind.UDP)
+        self._interval = interval
         self._hosts = hosts
         self._folder = f"{services.INCOMING}/load-{next(_numbers)}"
         self._last: dict[Cell, Report] | None = None
@@ -60,7 +67,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         for carrier in self._carriers:
             carrier.__exit__()
-        with contextlib.suppress(HarnessError):  # the machine is gone, and the files with it
+        with contextlib.suppress(HarnessError, LabAssertion):  # gone, and the files with it
             self._somewhere().run(["rm", "-rf", self._path()])
 
     def peek(self) -> Mapping[Cell, Report]:
@@ -105,8 +112,7 @@ class Load:
 
     def _order(self, cell: Cell, shared: Mapping[str, Order]) -> Order:
         if not cell.kind.transfers:
-            how = {"interval": COARSE} if cell.kind is Kind.UDP and cell != self.probe else {}
-            return {**_STREAMS[cell.kind](cell.path.to), **how}
+            return {**_STREAMS[cell.kind](cell.path.to), **self._pace(cell)}
         mode, file = str(cell.mode), shared[services.SMALL_FILE]
         if cell.kind is Kind.DOWNLOAD:
             file = {"rate": RATE, **shared[services.SHARED_FILE]}
@@ -116,6 +122,12 @@ class Load:
             stored = f"{services.SHARE}/{name}"
             file = {"rate": RATE, "file": name, "stored": stored, "size": size}
         return orders.ftp(cell.kind, cell.path.to, mode=mode, **file)
+
+    def _pace(self, cell: Cell) -> Order:
+        if cell == self.probe:
+            return {"interval": self._interval}
+        slowly = cell.kind in SLOWLY and cell != self._first[cell.kind]
+        return {"interval": SLOWLY[cell.kind]} if slowly else {}
 
     def _ask(self, word: str) -> dict[Cell, Report]:
         for carrier in self._carriers:
@@ -131,12 +143,12 @@ class Load:
         return shlex.quote(f"{services.SHARE}/{self._folder}")
 
 
-def start(lab: Lab, cells: Iterable[Cell]) -> Load:
+def start(lab: Lab, cells: Iterable[Cell], *, interval: float = PROBE) -> Load:
     """Start a load; returns when every connection stands and every transfer is under way.
 
-    LabAssertion names those that do not stand.
+    `interval` is the probe's, in seconds. LabAssertion names those that do not stand.
     """
-    load = Load(lab.hosts, cells)
+    load = Load(lab.hosts, cells, interval)
     try:
         load._begin()
     except BaseException:

@@ -16,8 +16,8 @@ from appliance.lab.ftp import Client, doing
 from appliance.lab.meter import Meter, Stop
 from appliance.lab.paced import DRAIN, SETUP
 
-TICK = 0.5  # seconds between two pieces of a throttled transfer
 BLOCK = 65536
+LONGEST_TICK = 1.0  # seconds between two pieces of a throttled transfer
 # A throttled download must not gather in the receiver's buffer, where no fault would reach it: room
 # for two packets. The window follows (tcp(7)), and has to be let out for the rest.
 BUFFER = 4096
@@ -77,9 +77,9 @@ class File(Session):
         self.size = size
         self.sha256 = sha256
 
-    def request(self, buffer: int | None = None) -> None:
+    def request(self) -> None:
         """Begin to fetch it over the data connection that was asked for."""
-        self.end = self.client.use(f"RETR {self.file}", buffer)
+        self.end = self.client.use(f"RETR {self.file}")
         self.meter.sent += self.size
         self.digest = hashlib.sha256()
 
@@ -159,7 +159,8 @@ class Download(File):
 
     def __init__(self, meter: Meter, rate: float, **file: Any) -> None:
         super().__init__(meter, **file)
-        self.piece = max(1, int(rate * TICK))
+        self.tick = min(LONGEST_TICK, BLOCK / rate)
+        self.piece = max(1, int(rate * self.tick))
         self.buffer = max(BUFFER, 2 * self.piece)
 
     def open(self) -> None:
@@ -172,13 +173,13 @@ class Download(File):
 
     def start(self) -> None:
         """Begin a transfer."""
-        self.client.ask(self.mode)
-        self.request(self.buffer)
+        self.client.ask(self.mode, self.buffer)
+        self.request()
         self.counted = self.taken = 0
 
     def carry(self, stop: Stop) -> None:
         """A piece at each tick, as far as it has arrived."""
-        while not stop.wait(TICK):
+        while not stop.wait(self.tick):
             self.end.setblocking(False)
             with suppress(BlockingIOError), doing(f"RETR {self.file}"):
                 self.turn()
@@ -241,7 +242,8 @@ class Upload(Session):
         self.file = file
         self.stored = stored
         self.size = size
-        self.piece = max(1, int(rate * TICK))
+        self.tick = min(LONGEST_TICK, BLOCK / rate)
+        self.piece = max(1, int(rate * self.tick))
         self.random = random.Random()
 
     def open(self) -> None:
@@ -269,7 +271,7 @@ class Upload(Session):
 
     def carry(self, stop: Stop) -> None:
         """A piece at each tick."""
-        while not stop.wait(TICK):
+        while not stop.wait(self.tick):
             self.end.setblocking(False)
             self.count()
             with suppress(BlockingIOError), doing(f"STOR {self.file}"):
