@@ -24,7 +24,7 @@ from appliance.render.site import KEEPALIVED, RULESET, render
 
 READY_WITHIN = 300.0  # seconds for a node's return, at worst by a boot; generous, for slow machines
 TAKEN_OVER_WITHIN = 60.0  # seconds
-REPAIRED_WITHIN = 300.0  # seconds until what hangs was ended and runs again, or memory is free
+REPAIRED_WITHIN = 600.0  # seconds until what hangs was ended and runs again, or memory is free
 NOTICED = 10.0  # seconds a fault lasts, if not said: time for a takeover and for its mistakes
 HOGS = 4  # busy loops for each processor
 LOOPS = f"for each in $(seq $(({HOGS} * $(nproc)))); do while :; do :; done & done; wait"
