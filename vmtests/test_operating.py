@@ -84,13 +84,6 @@ def test_status_tells_roles_and_what_is_wrong(pair: Lab, operator: Operator) -> 
     until(lambda: not operator.problems(), HEALTHY_WITHIN, "a healthy pair")
 
 
-def test_a_node_without_power_is_not_reached(pair: Lab, operator: Operator) -> None:
-    dead = pair.standby()
-    dead.kill()
-    found = operator.problems()
-    assert any(each.startswith(f"{dead.name} (") and "not reached" in each for each in found)
-
-
 def test_a_handover_keeps_the_session(pair: Lab, operator: Operator) -> None:
     with typing(pair) as session:
         giver, taker = pair.active(), pair.standby()
@@ -155,3 +148,10 @@ def test_what_speaks_to_the_network_has_no_rights(pair: Lab, operator: Operator)
         assert {told["CapPrm"], told["CapEff"], told["CapBnd"]} == {"0" * 16}
         assert "0" not in told["Uid"].split()
         assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+
+
+def test_a_node_without_power_is_not_reached(pair: Lab, operator: Operator) -> None:
+    dead = pair.standby()
+    dead.kill()
+    found = operator.problems()
+    assert any(each.startswith(f"{dead.name} (") and "not reached" in each for each in found)
