@@ -42,6 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[table.KEY] = Matrix()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked `long` belongs to --full alone."""
+    long = [] if config.getoption("--full") else [i for i in items if i.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.getoption('--seed')}"
 

@@ -37,6 +37,7 @@ SHORT = (
     "all daemons killed",
 )
 CELLS = load.cells(WAYS)
+ALONE = 180.0  # seconds without a standby
 
 pytestmark = pytest.mark.parametrize("lab", [SITE], ids=["matrix"], indirect=True)
 
@@ -72,16 +73,14 @@ def test_fault(pair: Lab, fault: Fault, flows: tuple[Cell, ...], judge: Judge) -
     judge(drill(pair, fault, flows))
 
 
-def test_one_node_alone(
-    pair: Lab, flows: tuple[Cell, ...], judge: Judge, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.long
+def test_one_node_alone(pair: Lab, flows: tuple[Cell, ...], judge: Judge) -> None:
     """The standby is off for long; what is opened meanwhile must outlive its carrier."""
-    alone = 180.0 if request.config.getoption("--full") else 20.0
     watch, scene = Watch.begin(pair), Scene.now(pair)
     with load.start(pair, flows) as before:
         scene.standby.kill()
         with load.start(pair, flows) as meanwhile:
-            faults.wait(alone)
+            faults.wait(ALONE)
             faults.restore(scene)
             pair.wait_ready(READY_WITHIN)
             scene.active.kill()
@@ -91,6 +90,7 @@ def test_one_node_alone(
         judge(Watch.begin(pair).outcome(ALONE_BEFORE, before.stop()))
 
 
+@pytest.mark.long
 def test_both_nodes_without_power(pair: Lab, flows: tuple[Cell, ...], judge: Judge) -> None:
     """No case of survival: the pair comes back to one active node, and carries what is new."""
     watch = Watch.begin(pair)
@@ -108,6 +108,7 @@ def test_both_nodes_without_power(pair: Lab, flows: tuple[Cell, ...], judge: Jud
         judge(watch.outcome(BOTH_AFTER, after.stop()))
 
 
+@pytest.mark.long
 def test_opened_while_sync_is_lost(pair: Lab, flows: tuple[Cell, ...], judge: Judge) -> None:
     watch, scene = Watch.begin(pair), Scene.now(pair)
     faults.lose_sync(scene)
