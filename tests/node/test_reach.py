@@ -9,17 +9,26 @@ from pathlib import Path
 
 from appliance.node import guard, reach
 from appliance.node.guard import Guard
-from appliance.node.reach import DEAF_ROUNDS, FEW, Reach
+from appliance.node.reach import DEAF_ROUNDS, FEW, Neighbour, Reach
 from tests.node.netns import Lab, inside, wait_for
 
 PEER, HOST, OTHER = map(ip_address, ("192.0.2.2", "192.0.2.3", "192.0.2.4"))
-REACHABLE, STALE, FAILED = 0x02, 0x04, 0x20
+REACHABLE, STALE, FAILED = Neighbour(0x02), Neighbour(0x04), Neighbour(0x20)
 
 
 def test_who_was_heard_is_asked_and_the_peer_is_not() -> None:
     watch = Reach(("inside", "outside"), frozenset([PEER]))
     asked = watch.round({"inside": {HOST: STALE, PEER: REACHABLE, OTHER: FAILED}}, {})
     assert asked == {"inside": [HOST], "outside": []}
+
+
+def test_the_peer_is_known_by_its_card_as_well() -> None:
+    watch = Reach(("inside",), frozenset([PEER]))
+    link_local = ip_address("fe80::2")
+    table = {PEER: Neighbour(0x04, b"peer"), link_local: Neighbour(0x02, b"peer")}
+    assert watch.round({"inside": {**table, HOST: Neighbour(0x04, b"host")}}, {}) == {
+        "inside": [HOST]
+    }
 
 
 def test_what_the_peer_knows_is_asked_too() -> None:
@@ -61,8 +70,8 @@ def test_the_kernel_asks_and_tells(pair: Lab) -> None:
         with inside(node.namespace):
             states = reach.known()
             reach.ask(whom, states)
-        found = states.get("enp0s3", {})
-        return found.get(host) == REACHABLE and found.get(nobody) != REACHABLE
+        found = {address: each.state for address, each in states.get("enp0s3", {}).items()}
+        return found.get(host) == 0x02 and found.get(nobody) != 0x02
 
     wait_for("the host answers", answered, 5)
 
