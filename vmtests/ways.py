@@ -14,7 +14,8 @@ PLAN = load(FILE)
 
 SNAT = Path("snat", "inside", "outside", ip_address("192.168.1.3"))
 DNAT = Path("dnat", "outside", "inside", ip_address("192.168.1.100"))
-IPV6 = Path("ipv6", "inside", "outside", ip_address("fd00:0:0:b::3"))
+# A host for each address that the site names: the IPv6 ones have hosts of their own.
+IPV6 = Path("ipv6", "inside-2", "outside-2", ip_address("fd00:0:0:b::3"))
 WAYS = (SNAT, DNAT, IPV6)
 
 # Some of each kind: every way, and FTP where NAT has most to rewrite and where it has nothing to.
