@@ -16,10 +16,7 @@ from appliance.plan.model import Address
 NAME = "peers"
 MEMORY = 512  # MiB
 SERVING_WITHIN = 60.0  # seconds from the start of the services to the last one listening
-_CMDLINE = (
-    "console=ttyS0 quiet root=/dev/vda rootfstype=squashfs ro systemd.volatile=overlay"
-    " mitigations=off clocksource=tsc tsc=reliable"
-)
+_CMDLINE = "console=ttyS0 quiet root=/dev/vda rootfstype=squashfs ro systemd.volatile=overlay"
 
 
 class PeersImage(Protocol):
