@@ -18,8 +18,10 @@ _UNIT = f"""\
 Description=Control channel of the lab
 ConditionPathExists=!/etc/initrd-release
 DefaultDependencies=no
-Requires=dev-virtio\\x2dports-{qemu.CONTROL_PORT}.device
+# Wanted only: on a machine that is slow enough the device comes after systemd's 90 s for it.
+Wants=dev-virtio\\x2dports-{qemu.CONTROL_PORT}.device
 After=dev-virtio\\x2dports-{qemu.CONTROL_PORT}.device systemd-tmpfiles-setup.service
+StartLimitIntervalSec=0
 [Service]
 ImportCredential={_AGENT}
 ExecStart=/usr/bin/python3 -I ${{CREDENTIALS_DIRECTORY}}/{_AGENT} {_PORT}

@@ -55,7 +55,7 @@ def _each(*path: str, under: str | None = None) -> Read:
         for key, value in (at(facts, *path) or {}).items():
             number = at(value, under) if under else value
             if number is not None:
-                yield (key.lower(),), float(number)
+                yield (key,), float(number)
 
     return read
 
@@ -78,6 +78,11 @@ def _role(*path: str) -> Read:
         return [((each.lower(),), float(each == is_now)) for each in Role] if is_now else []
 
     return read
+
+
+def _transitions(facts: Facts) -> Samples:
+    counts = at(facts, "state", "transitions") or {}
+    return [((role.lower(),), float(count)) for role, count in counts.items()]
 
 
 def _units(facts: Facts) -> Samples:
@@ -151,7 +156,7 @@ METRICS = (
     _gauge("role", "1 for the role that this node has.", _role("state", "role"), "role"),
     _gauge("role_seconds", "Time in this role.", _one("role_s")),
     _counter(
-        *("transitions", "Times that the role was entered.", _each("state", "transitions")),
+        *("transitions", "Times that the role was entered.", _transitions),
         "role",
     ),
     _gauge(
@@ -273,8 +278,9 @@ METRICS = (
     ),
     _gauge(
         "expectations_failed",
-        "Those of them that the kernel refused.",
-        _one("expectations", "takeover", "failures"),
+        "Those that the kernel refused then, by its error.",
+        _each("expectations", "takeover", "failures"),
+        "error",
     ),
 )
 

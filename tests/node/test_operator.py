@@ -6,6 +6,10 @@ import json
 import socket
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance.node import status
+from appliance.node.metrics import exposition
 from appliance.node.sessions import key
 from appliance.operate.sessions import Session, Standby, judge, through
 from appliance.render import addresses
@@ -102,3 +106,21 @@ def test_the_collector_understands_the_real_programs(pair: Lab) -> None:
     assert found["conntrackd"]["received"]["errors"] == 0
     assert found["conntrackd"]["messages"] == {"malformed": 0, "lost": 0}
     assert found["state"]["role"] == "MASTER"
+
+
+def test_what_the_agents_really_write_becomes_metrics(pair: Lab) -> None:
+    """After a takeover, when there is most to tell, on both nodes."""
+    giver, taker = active(pair), standby(pair)
+    assert giver.hand_over().returncode == 0
+    wait_for("the other to be active", lambda: taker.role() == "MASTER")
+    wait_for("its expectations", lambda: taker.expectations()["takeover"])
+    for node, role in ((giver, "backup"), (taker, "master")):
+        facts = told(node, "-c", COLLECT, str(node.folder)) | {"versions": {}}
+        text = exposition(facts)
+        samples = [s for f in text_string_to_metric_families(text) for s in f.samples]
+        roles = [s.labels["role"] for s in samples if s.name == "appliance_role" and s.value]
+        assert roles == [role]
+        names = {sample.name for sample in samples}
+        wanted = {"expectations", "peer_heard", "sync_lag_seconds", "takeover_duration_seconds"}
+        assert {f"appliance_{name}" for name in wanted} <= names
+        assert f"role          {role.upper()} for" in status.text(facts)

@@ -20,6 +20,7 @@ EXPECTED = {
     "held": 0,
     "handed_over": 1,
     "unacknowledged": 0,
+    "acknowledged_ms": None,
     "takeover": None,
     "announced": 5,
     "alarms": {},
