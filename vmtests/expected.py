@@ -25,11 +25,10 @@ LAX = "no conntrackd, and lax rules"
 MISSING = (NO_CONNTRACKD, NOT_ANNOUNCED, NOT_HANDED_OVER, LAX)
 
 # Ways through the pair and FTP's modes in which its NAT rewrites an address in a command or an
-# answer, so that lengths change; and those in which it rewrites the data connection itself.
+# answer, so that lengths change.
 REWRITTEN = frozenset(
     {("snat", Mode.PORT), ("snat", Mode.EPRT), ("dnat", Mode.PASV)},
 )
-TRANSLATED = REWRITTEN | {("dnat", Mode.EPSV)}
 
 # A datagram needs no memory: a rule lets it in anew, and NAT rewrites it as before.
 REMEMBERED = frozenset(Kind) - {Kind.UDP}
@@ -75,8 +74,7 @@ CONTROLS = (
     Loss(
         NOT_HANDED_OVER,
         frozenset({Kind.HELD}),
-        "the other node does not know how NAT is to rewrite the data connection",
-        TRANSLATED,
+        "no rule of this site lets in a data connection that the helper does not expect",
     ),
 )
 

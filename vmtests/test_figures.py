@@ -106,12 +106,12 @@ def test_handover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
 @on_this_site
 def test_power_loss(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     """Ours, and the same pair with keepalived's usual configuration, in the same run."""
-    ours = [gap_at_power_loss(pair) for _ in rounds(3, 10)]
+    ours = [gap_at_power_loss(pair) for _ in rounds(2, 10)]
     gap = figures.add(
         "gap at power loss, adverts each 100 ms", "ms", *ours, goal="median 400 ms, worst 1 s"
     )
     usual = []
-    for _ in rounds(2, 5):
+    for _ in rounds(1, 5):
         settle(pair)
         with usual_configuration(pair):
             usual.append(gap_at_power_loss(pair))

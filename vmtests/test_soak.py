@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("lab", [SITE], ids=["matrix"], indirect=Tru
 
 def test_soak(pair: Lab, seed: int, rounds: Callable[[int, int], range]) -> None:
     """One active node after each, equal tables, no failed unit, and not one session lost."""
-    drawn = sequence(catalogue(PLAN), seed, len(rounds(5, 200)))
+    drawn = sequence(catalogue(PLAN), seed, len(rounds(3, 200)))
     growth = Growth()
     with load.start(pair, FEW) as traffic:
         for step, fault in enumerate(drawn, 1):
