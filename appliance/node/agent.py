@@ -37,6 +37,7 @@ log = logging.getLogger("appliance.agent")
 
 _TICK_S = 1.0
 _GATE_TICK_S = 0.1
+_QUIET_S = 0.1  # after the news of a takeover
 _HEAL_EVERY_S = 2.0  # several instances report the same split brain
 _HANDOVER_HOLD_S = 10.0
 _GUARDED = ("conntrackd", "keepalived", "appliance-expectations")
@@ -136,6 +137,8 @@ class Agent:
         if role is Role.MASTER:
             self.tables.run(TAKE_OVER, lambda done: self._taken_over(done, before, why))
             self._active = (now, None)
+            # The interpreter runs one thread at a time: now it is the worker's turn.
+            self._next_word = self._next_look = now + _QUIET_S
             if self.verdict is None:
                 self._pass(Verdict(Outcome.ACTIVE, 0.0, 0))
         else:
@@ -143,8 +146,8 @@ class Agent:
             log.info("%s -> %s (%s)", before, role, why)
         self.since = (now, self.world.wall())
         self.transitions[role] += 1
-        self._speak()
-        self._write()
+        if role is not Role.MASTER:
+            self._tell()
 
     def _taken_over(self, done: Done, before: Role, why: str) -> None:
         self.takeover = {"wall": self.world.wall(), "ms": round(done.first_ms, 2), "why": why}
@@ -152,7 +155,7 @@ class Agent:
             "%s -> MASTER (%s): committed in %.1f ms, announced in %.1f ms",
             *(before, why, done.first_ms, done.all_ms),
         )
-        self._write()
+        self._tell()
 
     def _heal(self, now: float) -> None:
         """keepalived makes no transition when a split brain ends in our favour."""
@@ -237,6 +240,11 @@ class Agent:
             return None
         began, ended = self._active
         return now - began, now - ended if ended else 0.0
+
+    def _tell(self) -> None:
+        """Whoever wants to know, at once."""
+        self._speak()
+        self._write()
 
     def _speak(self) -> None:
         now, stats = self.world.monotonic(), self.tables.stats

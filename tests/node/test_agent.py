@@ -249,6 +249,7 @@ def test_a_hung_conntrackd_costs_the_time_limit_and_no_more(
     assert bench.state()["role"] == "MASTER"
     assert agent.alarms["conntrackd"].startswith("conntrackd: no answer to")
     assert set(bench.killed) == {"conntrackd"}
+    bench.turn(agent)
     assert "WATCHDOG=1" in bench.notified
 
 
