@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-log = logging.getLogger("appliance.agent")
+log = logging.getLogger("appliance.alarms")
 
 
 class Alarms(dict[str, str]):

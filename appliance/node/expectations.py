@@ -22,6 +22,7 @@ from typing import Any
 
 from appliance.node import config as configuration
 from appliance.node import ctnetlink, kernel, netlink, statefile
+from appliance.node.alarms import Alarms
 from appliance.node.announce import Announcements
 from appliance.node.config import EXPECTATIONS_PORT, Config, Link
 from appliance.node.ctnetlink import Expectation, Master
@@ -54,7 +55,7 @@ class Expectations:
     here: dict[bytes, float] = field(default_factory=dict)  # in our kernel: keys, and their ends
     announced: int = 0
     takeover: dict[str, Any] | None = None
-    alarms: dict[str, str] = field(default_factory=dict)
+    alarms: Alarms = field(default_factory=Alarms)
     sweep: bool = False  # whether shifted sequences may have gone unannounced
     compare_at: float = 0.0
 
@@ -68,7 +69,9 @@ class Expectations:
     def know(self, expectation: Expectation, ends: float, now: float) -> None:
         """It is here until then, and the peer should know."""
         if len(self.here) >= MOST:
-            self.alarm("many", f"more than {MOST} expectations: the others are not handed over")
+            self.alarms.tell(
+                "many", f"more than {MOST} expectations: the others are not handed over"
+            )
             return
         self.here[expectation.key] = ends
         if self.config.hand_over:
@@ -151,15 +154,9 @@ class Expectations:
             self.compare(now)
         if self.exchange.inbox.refused:
             self.exchange.inbox.refused = 0
-            self.alarm("many", f"the peer has more than {MOST} expectations")
+            self.alarms.tell("many", f"the peer has more than {MOST} expectations")
         if len(self.here) < MOST // 2:
-            self.alarms.pop("many", None)
-
-    def alarm(self, name: str, text: str) -> None:
-        """Once in the journal, and in the state."""
-        if name not in self.alarms:
-            log.error("alarm %s: %s", name, text)
-        self.alarms[name] = text
+            self.alarms.tell("many", None)
 
     def next(self, now: float) -> float:
         """When something is due by itself."""
@@ -183,7 +180,7 @@ class Expectations:
             "acknowledged_ms": _spread(outbox.times),
             "takeover": took,
             "announced": self.announced,
-            "alarms": self.alarms,
+            "alarms": dict(self.alarms),
         }
 
 

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from appliance.node.netlink import ATTRIBUTE, HEADER, Address, attributes, connect, dump
 
-EVERY_S = 1.0
 FEW = 4  # neighbours asked of each network
 DEAF_ROUNDS = 3  # in a row without any answer
 
