@@ -4,7 +4,8 @@ Each side has an outbox and an inbox. The outbox numbers its records and sends e
 growing intervals, until the peer has acknowledged it. The inbox takes each once. Both ends agree
 when nothing is unacknowledged, whatever was lost on the way. A side that starts anew draws new
 identities for its inbox and its outbox ("stream"): a fresh inbox is given everything again, and a
-fresh stream replaces what came by the one before it.
+fresh stream replaces what came by the one before it as soon as it is said to be whole. A process
+that starts anew may know less than the one before it told.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ SILENT_S = 3.0  # a peer that is not heard for so long is only greeted
 LARGEST = 1200  # bytes of a datagram: the smallest MTU of IPv6 less its headers
 
 
+Name = tuple[int, int]  # of a record: its stream, and its number there
+
+
 class Kind(IntEnum):
     """What a record says."""
 
     HERE = 1  # an expectation lives: seconds left, and the expectation
     GONE = 2  # it does no longer: the number of the record that said so
     TAKEN = 3  # this side is active now; what it was told before is its own
+    WHOLE = 4  # this stream has told all that lives; what came by another one is void
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,12 @@ class Record:
     kind: Kind
     content: bytes = b""
     ends: float = 0.0
+    stream: int = 0
+
+    @property
+    def name(self) -> Name:
+        """Tells it from all others of the peer."""
+        return self.stream, self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ class Outbox:
     stream: int = field(default_factory=lambda: secrets.randbits(64) | 1)
     times: deque[float] = field(default_factory=lambda: deque(maxlen=512))
     _count: int = 0
+    said: set[Kind] = field(default_factory=set)  # of TAKEN and WHOLE, what holds
     _live: dict[bytes, Record] = field(default_factory=dict)
     _waiting: dict[int, _Attempt] = field(default_factory=dict)
 
@@ -95,9 +107,10 @@ class Outbox:
             self._waiting.pop(record.number, None)
             self._add(Kind.GONE, _NUMBER.pack(record.number), record.ends, now)
 
-    def taken(self, now: float) -> None:
-        """Say that this side is active."""
-        self._add(Kind.TAKEN, b"", float("inf"), now)
+    def say(self, kind: Kind, now: float) -> None:
+        """Say TAKEN or WHOLE; when all begins anew it is said again."""
+        self.said.add(kind)
+        self._add(kind, b"", float("inf"), now)
 
     def surrender(self) -> None:
         """The peer is active and has taken what it knows: it hears no more of that."""
@@ -111,10 +124,12 @@ class Outbox:
         for key, record in live.items():
             if record.ends > now:
                 self.here(key, record.content, record.ends, now)
+        for kind in self.said:
+            self.say(kind, now)
 
     def _add(self, kind: Kind, content: bytes, ends: float, now: float) -> Record:
         self._count += 1
-        record = Record(self._count, kind, content, ends)
+        record = Record(self._count, kind, content, ends, self.stream)
         self._waiting[record.number] = _Attempt(record, now, now)
         return record
 
@@ -163,14 +178,15 @@ class Outbox:
 
 @dataclass(slots=True)
 class Inbox:
-    """What the peer says that lives with it: contents and their ends, by record number."""
+    """What the peer says that lives with it: contents and their ends."""
 
     limit: int
     identity: int = field(default_factory=lambda: secrets.randbits(64) | 1)
-    held: dict[int, Record] = field(default_factory=dict)
+    held: dict[Name, Record] = field(default_factory=dict)
     stream: int = 0
     refused: int = 0
     _floor: int = 0
+    _whole: float = float("inf")  # the number of the record that said so
     _taken: set[int] = field(default_factory=set)  # numbers from the floor on, each once
     _past: deque[int] = field(default_factory=lambda: deque(maxlen=16))
 
@@ -180,12 +196,14 @@ class Inbox:
             return None
         if datagram.stream != self.stream:
             self._past.append(self.stream)
-            self.stream, self._floor = datagram.stream, 0
-            self.held.clear()
+            self.stream, self._floor, self._whole = datagram.stream, 0, float("inf")
             self._taken.clear()
         if datagram.floor > self._floor:
             self._floor = datagram.floor
             self._taken = {each for each in self._taken if each >= self._floor}
+        if self._floor > self._whole:
+            self.held = {n: each for n, each in self.held.items() if each.stream == self.stream}
+            self._whole = float("inf")
         return [each for each in datagram.records if self._take(each)]
 
     def _take(self, record: Record) -> bool:
@@ -194,19 +212,21 @@ class Inbox:
         self._taken.add(record.number)
         if record.kind is Kind.GONE:
             target = _NUMBER.unpack(record.content)[0]
-            self.held.pop(target, None)
+            self.held.pop((record.stream, target), None)
             self._taken.add(target)  # should it come late
         elif record.kind is Kind.HERE:
             if len(self.held) >= self.limit:
                 self.refused += 1
                 return False
-            self.held[record.number] = record
+            self.held[record.name] = record
+        elif record.kind is Kind.WHOLE:
+            self._whole = record.number
         return True
 
     def expire(self, now: float) -> None:
         """Drop what has come to its end."""
-        for number in [n for n, each in self.held.items() if each.ends <= now]:
-            del self.held[number]
+        for name in [n for n, each in self.held.items() if each.ends <= now]:
+            del self.held[name]
 
 
 @dataclass(slots=True)
@@ -290,13 +310,13 @@ def unpack(data: bytes, now: float) -> Datagram:
         numbers = tuple(each for (each,) in _NUMBER.iter_unpack(data[_HEADER.size : end]))
         if len(numbers) != known:
             raise ValueError("cut off")
-        records = tuple(_records(data[end:], now))
+        records = tuple(_records(data[end:], stream, now))
         return Datagram(inbox, stream, acknowledged, floor, numbers, records)
     except struct.error as error:
         raise ValueError(f"cut off: {error}") from error
 
 
-def _records(data: bytes, now: float) -> Iterator[Record]:
+def _records(data: bytes, stream: int, now: float) -> Iterator[Record]:
     while data:
         number, kind, length = _RECORD.unpack_from(data)
         content, data = data[_RECORD.size : _RECORD.size + length], data[_RECORD.size + length :]
@@ -306,4 +326,4 @@ def _records(data: bytes, now: float) -> Iterator[Record]:
         if kind == Kind.HERE:
             ends = now + _LIFE.unpack_from(content)[0] / 1000
             content = content[_LIFE.size :]
-        yield Record(number, Kind(kind), content, ends)
+        yield Record(number, Kind(kind), content, ends, stream)

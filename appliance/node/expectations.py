@@ -86,18 +86,23 @@ class Expectations:
         """News of the peer. What comes after we became active is late, and wanted at once."""
         for each in records:
             if each.kind is Kind.TAKEN:
-                self.active = False
+                self.released()
                 self.exchange.outbox.surrender()
-                self.revival.forget()
         if self.active:
             self.revival.want([each for each in records if each.kind is Kind.HERE], now)
+
+    def released(self) -> None:
+        """This node is not active, or no longer."""
+        self.active = False
+        self.exchange.outbox.said.discard(Kind.TAKEN)
+        self.revival.forget()
 
     def committed(self, now: float) -> None:
         """This node is active, and has its peer's connections."""
         self.active = True
         held = self.exchange.inbox.held
         self.exchange.inbox.expire(now)
-        self.exchange.outbox.taken(now)
+        self.exchange.outbox.say(Kind.TAKEN, now)
         self.revival.created, self.revival.failures = 0, {}
         self.takeover = {"wall": time.time(), "held": len(held), "ms": None}
         self.revival.want(list(held.values()), now)
@@ -134,6 +139,8 @@ class Expectations:
             if abs(self.here.get(key, 0.0) - ends) > _OWN_TIME_S:
                 self.gone(key, now)
                 self.know(each, ends, now)
+        if self.config.hand_over and Kind.WHOLE not in self.exchange.outbox.said:
+            self.exchange.outbox.say(Kind.WHOLE, now)
 
     def announce_all(self) -> None:
         """Touch all connections with shifted sequences: some may have changed unseen."""
@@ -145,6 +152,8 @@ class Expectations:
 
     def tidy(self, now: float) -> None:
         """Once a second."""
+        if self.active and not netlink.holds(self.config.virtual):
+            self.released()
         self.exchange.inbox.expire(now)
         for key in [key for key, ends in self.here.items() if ends + _OWN_TIME_S < now]:
             self.gone(key, now)
@@ -315,8 +324,8 @@ def _link(ends: Link) -> socket.socket:
 def start(config: Config, monotonic: Callable[[], float] = time.monotonic) -> Process:
     """Open the sockets, then read the tables: what happens in between is not lost."""
     touch = partial(kernel.touch, kernel.writer())
-    exchange = Exchange(Outbox(MOST), Inbox(MOST), monotonic())
-    active = bool(netlink.addresses() & set(config.virtual))
+    exchange = Exchange(Outbox(MOST), Inbox(2 * MOST), monotonic())
+    active = netlink.holds(config.virtual)
     links = [(_link(each), each) for each in config.links] if config.hand_over else []
     by_number = {link.fileno(): (link, each) for link, each in links}
     expectations = Expectations(config, active, exchange, touch, sweep=True)

@@ -128,7 +128,7 @@ class Handover:
         return True
 
     def _active(self) -> bool:
-        return bool(netlink.addresses() & set(self.config.virtual))
+        return netlink.holds(self.config.virtual)
 
 
 def _wait(condition: Callable[[], bool], limit: float, otherwise: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -73,6 +73,11 @@ def addresses() -> frozenset[Address]:
     # On a point-to-point link IFA_ADDRESS is the other end (rtnetlink(7)).
     raw = (each.get(_IFA_LOCAL) or each.get(_IFA_ADDRESS) for each in found)
     return frozenset(ip_address(each) for each in raw if each)
+
+
+def holds(virtual: Iterable[Address]) -> bool:
+    """Whether this machine holds any of these addresses now."""
+    return not addresses().isdisjoint(virtual)
 
 
 def carrier(interface: str) -> bool:

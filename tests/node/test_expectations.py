@@ -16,7 +16,7 @@ from appliance.node import ctnetlink
 from appliance.node.announce import DELAYS_S, Announcements
 from appliance.node.config import Config
 from appliance.node.ctnetlink import Expectation, Kind, Part
-from appliance.node.exchange import SILENT_S, Exchange, Inbox, Outbox, Record, unpack
+from appliance.node.exchange import SILENT_S, Exchange, Inbox, Name, Outbox, Record, unpack
 from appliance.node.exchange import Kind as Word
 from appliance.node.expectations import MOST, Expectations
 from appliance.node.netlink import HEADER, attributes, messages
@@ -159,6 +159,7 @@ class TestExchange:
         self, steps: list[tuple[str, bytes]], share: float, seed: int
     ) -> None:
         chance, pipe, alive = Random(seed), Pipe(), set()
+        pipe.here.outbox.say(Word.WHOLE, pipe.now)
 
         def lost() -> bool:
             return chance.random() < share
@@ -233,6 +234,26 @@ class TestExchange:
         pipe.run(2)
         assert pipe.held() == {b"late"}
 
+    def test_a_restarted_process_that_knows_less_takes_nothing_away(self) -> None:
+        pipe = Pipe()
+        pipe.add(b"known to both")
+        pipe.add(b"told by the first alone")
+        pipe.run(1)
+        pipe.here = side(pipe.now)
+        pipe.add(b"known to both")
+        pipe.run(2)
+        assert pipe.held() == {b"known to both", b"told by the first alone"}
+        pipe.here.outbox.say(Word.WHOLE, pipe.now)
+        pipe.run(2)
+        assert pipe.held() == {b"known to both"}
+
+    def test_who_is_active_says_so_again_to_a_restarted_peer(self) -> None:
+        outbox = Outbox(10)
+        outbox.say(Word.TAKEN, 0.0)
+        outbox.acknowledge([1], 0.0)
+        outbox.renew(0.0)
+        assert [each.kind for each in outbox.due(0.0)] == [Word.TAKEN]
+
     def test_a_deaf_peer_costs_bounded_memory_and_gets_what_lives(self) -> None:
         pipe = Pipe(here=side(limit=10))
         for number in range(1000):
@@ -273,8 +294,9 @@ class Kernel:
         return [self.answers.pop(0) for _ in wanted]
 
 
-def held(*numbers: int, ends: float = 100.0) -> dict[int, Record]:
-    return {number: Record(number, Word.HERE, one().pack(), ends) for number in numbers}
+def held(*numbers: int, ends: float = 100.0) -> dict[Name, Record]:
+    records = (Record(number, Word.HERE, one().pack(), ends) for number in numbers)
+    return {record.name: record for record in records}
 
 
 class TestRevival:
@@ -282,7 +304,7 @@ class TestRevival:
         kernel, table = Kernel([0, 0]), held(1, 2)
         revival = Revival(kernel.create)
         revival.want(list(table.values()), 40.0)
-        assert [wish.number for wish in revival.run(table, 40.0)] == [1, 2]
+        assert [wish.record for wish in revival.run(table, 40.0)] == [(0, 1), (0, 2)]
         assert kernel.asked == [60, 60]
         assert (revival.created, table, revival.next()) == (2, {}, float("inf"))
 
@@ -301,7 +323,7 @@ class TestRevival:
         revival = Revival(Kernel([errno.ENOENT]).create)
         revival.want(list(table.values()), 0.0)
         assert revival.run(table, PATIENCE_S) == []
-        assert (list(table), revival.failures) == ([1], {"ENOENT": 1})
+        assert (list(table), revival.failures) == ([(0, 1)], {"ENOENT": 1})
 
     def test_what_the_kernel_refuses_is_dropped(self) -> None:
         table = held(1)
@@ -349,6 +371,11 @@ class TestExpectations:
         loser.exchange.outbox.acknowledge([1], 0.0)
         loser.heard([Record(1, Word.TAKEN)], 1.0)
         assert (loser.active, loser.exchange.outbox.live) == (False, 0)
+
+    def test_who_has_no_virtual_address_is_not_active(self) -> None:
+        loser = expectations([], active=True)
+        loser.tidy(0.0)
+        assert not loser.active
 
     def test_a_flood_raises_an_alarm_and_stops_there(self) -> None:
         flooded = expectations([], active=True)

@@ -21,7 +21,7 @@ from appliance.node.config import EXPECTATIONS_PORT
 from appliance.node.ctnetlink import Expectation, Part
 from tests.node import ftp
 from tests.node.ftp import LARGE, SMALL, Client, Mode
-from tests.node.netns import Lab, Node, inside, wait_for
+from tests.node.netns import GATEWAY, NETWORKS, Lab, Node, inside, wait_for
 from tests.node.test_pair import active, await_copy, await_standby, standby
 
 
@@ -251,6 +251,29 @@ def test_either_process_may_be_restarted(pair: Lab, waiting: list[Client]) -> No
         holds(MANY)(heir)
     dead.lose_power()
     wait_for("takeover", lambda: heir.role() == "MASTER")
+    assert {use(each) for each in waiting} == {""}
+
+
+def test_a_process_restarted_on_a_node_that_has_given_up_takes_nothing_away(
+    pair: Lab, waiting: list[Client]
+) -> None:
+    """Everything is killed, and is up again without the virtual addresses before the takeover."""
+    dead, heir = active(pair), standby(pair)
+    for each in waiting:
+        each.agree()
+    holds(MANY)(heir)
+    pair.plug(heir.name, "inside outside", "down")
+    for program in ("keepalived", "expectations"):
+        dead.kill(program)
+    for gateway, network in zip(GATEWAY.values(), ("inside", "outside"), strict=True):
+        dead.run("ip", "address", "flush", "dev", NETWORKS[network], "to", gateway)
+    dead.path("expectations.json").unlink()
+    dead.start_expectations()
+    wait_for("both met", lambda: dead.expectations()["peer"])
+    assert not dead.expectations()["active"]
+    pair.plug(heir.name, "inside outside", "up")
+    wait_for("takeover", lambda: heir.expectations()["takeover"])
+    assert heir.expectations()["takeover"]["created"] == MANY
     assert {use(each) for each in waiting} == {""}
 
 
