@@ -146,20 +146,21 @@ def pair(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab, with every node up and every cable whole; evidence is kept when the test fails."""
     settle(lab)
     yield lab
-    if request.node.stash.get(FAILED, False):
+    if failure := request.node.stash.get(FAILED, ""):
         seed = request.config.getoption("--seed")
         again = f"python -m pytest --seed {seed} '{request.node.nodeid}'"
         name = re.sub(r"\W+", "-", request.node.name).strip("-")
         where = collect(lab, ARTEFACTS / name, again)
+        (where / "failure.txt").write_text(failure)
         print(f"evidence: {where}\nagain:    {again}")
 
 
-FAILED = pytest.StashKey[bool]()
+FAILED = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     if report.failed:
-        item.stash[FAILED] = True
+        item.stash[FAILED] = report.longreprtext
     return report

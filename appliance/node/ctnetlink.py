@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -31,6 +31,8 @@ class Connection(IntEnum):
     ORIGINAL = 1
     REPLY = 2
     STATUS = 3
+    PROTOCOL_INFO = 4
+    TIMEOUT = 7
     ID = 12
     ZONE = 18
     STATUS_MASK = 26
@@ -51,8 +53,15 @@ class Part(IntEnum):
     FUNCTION = 11
 
 
-SEQUENCE_ADJUSTED = 1 << 6  # IPS_SEQ_ADJUST, a bit of the status
+ASSURED, SEQUENCE_ADJUSTED = 1 << 2, 1 << 6  # IPS_ASSURED, IPS_SEQ_ADJUST: bits of the status
 
+# Seconds without a packet after which the kernel forgets an established TCP connection, and UDP
+# that has gone both ways for a while: its own defaults, made sure of by appliance.render.sysctl.
+ESTABLISHED_S, STREAM_S = 432_000, 120
+
+_TUPLE_PROTOCOL, _PROTOCOL_NUMBER = 2, 1  # CTA_TUPLE_PROTO, CTA_PROTO_NUM
+_TCP, _UDP = 6, 17
+_STATE, _ESTABLISHED = 1, 3  # CTA_PROTOINFO_TCP_STATE, TCP_CONNTRACK_ESTABLISHED
 _NUMBER = struct.Struct("!I")
 _NEEDED = frozenset({Part.MASTER, Part.TUPLE, Part.MASK})
 _NESTS = _NEEDED | {Part.NAT}
@@ -133,10 +142,33 @@ def touch(master: Master) -> bytes:
     return message(Kind.NEW, REQUEST, 0, payload)
 
 
-def adjusted() -> bytes:
-    """The body of a dump request: only connections whose TCP sequence is shifted."""
-    wanted = _NUMBER.pack(SEQUENCE_ADJUSTED)
+def with_status(bit: int) -> bytes:
+    """The body of a dump request: only connections that have this bit."""
+    wanted = _NUMBER.pack(bit)
     return body(0, (Connection.STATUS, wanted), (Connection.STATUS_MASK, wanted))
+
+
+def renewal(family: int, found: Mapping[int, bytes]) -> bytes | None:
+    """Give an assured connection its whole timeout again; None if it has half of it, or if its
+    state is one that soon ends. `found` are its attributes.
+    """
+    whole = _timeout(found)
+    if whole is None or 2 * _NUMBER.unpack(found[Connection.TIMEOUT])[0] >= whole:
+        return None
+    zone = found.get(Connection.ZONE)
+    named = [(Connection.ORIGINAL | NESTED, found[Connection.ORIGINAL])]
+    named += [(Connection.ZONE, zone)] if zone else []
+    payload = body(family, *named, (Connection.TIMEOUT, _NUMBER.pack(whole)))
+    return message(Kind.NEW, REQUEST, 0, payload)
+
+
+def _timeout(found: Mapping[int, bytes]) -> int | None:
+    protocol = dict(attributes(dict(attributes(found[Connection.ORIGINAL]))[_TUPLE_PROTOCOL]))
+    number = protocol[_PROTOCOL_NUMBER][0]
+    if number == _TCP:
+        ((_, info),) = attributes(found[Connection.PROTOCOL_INFO])
+        return ESTABLISHED_S if dict(attributes(info))[_STATE][0] == _ESTABLISHED else None
+    return STREAM_S if number == _UDP else None
 
 
 def master_of(payload: bytes) -> Master:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
+from itertools import islice
 
 from appliance.node import ctnetlink
 from appliance.node.ctnetlink import GENERIC, NESTED, REQUEST, Connection, Expectation, Kind, Master
@@ -20,6 +21,7 @@ _EXPECTATION_NEW, _EXPECTATION_GONE = 4, 6  # NFNLGRP_CONNTRACK_EXP_*
 _SO_RCVBUFFORCE = 33
 _BUFFER = 4 << 20  # bytes: some thousand events, should this process not run for a moment
 _BATCH = 64
+_PAUSE_S = 0.002  # between batches of what is not urgent
 AT_ONCE = 64
 _EVENTS = 100_000  # far more than the buffer holds
 
@@ -30,27 +32,57 @@ def forget(own: frozenset[Address], superseded: Callable[[], bool], limit: float
     Ends when the table has been read, after `limit` seconds, or as soon as `superseded` says so,
     which is asked each few dozen entries. OSError when the kernel refuses.
     """
-    deadline, gone = time.monotonic() + limit, 0
-    with connect(_NETFILTER) as reader, writer() as link:
-        for batch in _batches(_passing(reader, own)):
-            if superseded() or time.monotonic() > deadline:
-                break
-            link.send(b"".join(batch))
-            discard_answers(link)
-            gone += len(batch)
-    return gone
+    deadline = time.monotonic() + limit
+    return _write(_passing(own), lambda: superseded() or time.monotonic() > deadline)
 
 
-def _passing(reader: socket.socket, own: frozenset[Address]) -> Iterator[bytes]:
+def renew(superseded: Callable[[], bool]) -> int:
+    """Give the established connections their whole timeout again; how many had not half of it.
+
+    Takes its time, some 30 us an entry, for the packets to have theirs; ends as soon as
+    `superseded` says so. OSError when the kernel refuses.
+    """
+    return _write(_renewals(), superseded)
+
+
+def _write(messages: Iterator[bytes | None], stop: Callable[[], bool]) -> int:
+    """Send what is a message; how many. `stop` is asked each few dozen, before they are sent."""
+    count = 0
+    with writer() as link:
+        while (batch := list(islice(messages, _BATCH))) and not stop():
+            wanted = [each for each in batch if each]
+            if wanted:
+                link.send(b"".join(wanted))
+                discard_answers(link)
+            count += len(wanted)
+    return count
+
+
+def _passing(own: frozenset[Address]) -> Iterator[bytes | None]:
     """For each connection that ends on no address of ours, the message that deletes it."""
-    for payload in dump(reader, Kind.GET, ctnetlink.body(socket.AF_UNSPEC)):
-        family = payload[0]
-        found = dict(attributes(payload[GENERIC.size :]))
+    for family, found in _connections(ctnetlink.body(socket.AF_UNSPEC)):
         ends = {
             end for each in (Connection.ORIGINAL, Connection.REPLY) for end in _ends(found[each])
         }
-        if not ends & own:
-            yield _deletion(family, found[Connection.ORIGINAL], found[Connection.ID])
+        passes = not ends & own
+        original, identity = found[Connection.ORIGINAL], found[Connection.ID]
+        yield _deletion(family, original, identity) if passes else None
+
+
+def _renewals() -> Iterator[bytes | None]:
+    """For each connection the message that renews its timeout, where that is needed."""
+    request = ctnetlink.with_status(ctnetlink.ASSURED)
+    for number, (family, found) in enumerate(_connections(request)):
+        if number % _BATCH == 0:
+            time.sleep(_PAUSE_S)
+        yield ctnetlink.renewal(family, found)
+
+
+def _connections(request: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """Family and attributes of each."""
+    with connect(_NETFILTER) as link:
+        for payload in dump(link, Kind.GET, request):
+            yield payload[0], dict(attributes(payload[GENERIC.size :]))
 
 
 def _ends(pair: bytes) -> Iterator[Address]:
@@ -64,17 +96,6 @@ def _deletion(family: int, original: bytes, identity: bytes) -> bytes:
     named = (Connection.ORIGINAL | NESTED, original), (Connection.ID, identity)
     # Without an acknowledgement: errors are answered all the same.
     return ctnetlink.message(Kind.DELETE, REQUEST, 0, ctnetlink.body(family, *named))
-
-
-def _batches(messages: Iterator[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    for message in messages:
-        batch.append(message)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def discard_answers(link: socket.socket) -> None:
@@ -121,8 +142,9 @@ def expectations() -> list[tuple[Expectation, int]]:
 
 def adjusted() -> list[Master]:
     """The connections whose TCP sequence is shifted: those where a helper changed a line."""
+    request = ctnetlink.with_status(ctnetlink.SEQUENCE_ADJUSTED)
     with connect(_NETFILTER) as link:
-        return [ctnetlink.master_of(each) for each in dump(link, Kind.GET, ctnetlink.adjusted())]
+        return [ctnetlink.master_of(each) for each in dump(link, Kind.GET, request)]
 
 
 def writer() -> socket.socket:

@@ -53,8 +53,8 @@ class Witness:
             word = protocol.decode(data)
             before = self.peer.word
             if word and self.peer.take(word, now):
-                was_active = before is not None and before.role is Role.MASTER
-                left |= was_active and word.role is not Role.MASTER
+                if before and before.run == word.run and before.role is Role.MASTER:
+                    left |= word.role is not Role.MASTER
                 self._note_overlap(now, own)
         return left
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from appliance.node import guard, netlink, reach
+from appliance.node import guard, kernel, netlink, reach
 from appliance.node.config import Address
 
 
@@ -20,4 +20,5 @@ class World:
     carrier: Callable[[str], bool] = netlink.carrier
     neighbours: Callable[[], reach.Known] = reach.known
     ask_neighbours: Callable[[reach.Questions, reach.Known], None] = reach.ask
+    renew: Callable[[Callable[[], bool]], int] = kernel.renew
     kill: Callable[[str], bool] = guard.kill

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from appliance.node import ctnetlink
 from appliance.plan.model import Plan
 from appliance.render import helpers
 
@@ -56,6 +57,16 @@ _SETTINGS = (
         "net.netfilter.nf_conntrack_tcp_be_liberal",
         1,
         "TCP windows are not synchronised: without them a connection taken over looks invalid.",
+    ),
+    _Setting(
+        "net.netfilter.nf_conntrack_tcp_timeout_established",
+        ctnetlink.ESTABLISHED_S,
+        "What a connection gets anew at a takeover.",
+    ),
+    _Setting(
+        "net.netfilter.nf_conntrack_udp_timeout_stream",
+        ctnetlink.STREAM_S,
+        "What a connection gets anew at a takeover.",
     ),
     _Setting("kernel.printk", "4 4 1 7", "Logged packets must not wait for a serial console."),
 )

@@ -86,6 +86,7 @@ class Bench:
             carrier=lambda _: True,
             neighbours=dict,
             ask_neighbours=lambda *_: None,
+            renew=lambda _: 0,
             kill=self.kill,
         )
         agent = Agent(self.config, IDENTITY, cast(Links, self.links), world)

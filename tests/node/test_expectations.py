@@ -85,6 +85,45 @@ class TestMessages:
             ctnetlink.unpack(text)
 
 
+def connection(protocol: int, left: int, state: int | None = None) -> dict[int, bytes]:
+    """Attributes of one, as the kernel gives them."""
+    number = ctnetlink.attribute(1, bytes([protocol]))
+    found = {1: ctnetlink.attribute(2 | ctnetlink.NESTED, number), 7: left.to_bytes(4, "big")}
+    if state is not None:
+        inside = ctnetlink.attribute(1, bytes([state]))
+        found[4] = ctnetlink.attribute(1 | ctnetlink.NESTED, inside)
+    return found
+
+
+class TestRenewal:
+    @pytest.mark.parametrize(
+        ("found", "whole"),
+        [
+            (connection(6, 300, state=3), ctnetlink.ESTABLISHED_S),
+            (connection(17, 59), ctnetlink.STREAM_S),
+        ],
+        ids=["TCP", "UDP"],
+    )
+    def test_what_is_established_gets_its_whole_timeout(
+        self, found: dict[int, bytes], whole: int
+    ) -> None:
+        message = ctnetlink.renewal(2, found)
+        assert message
+        assert HEADER.unpack_from(message)[1:3] == (Kind.NEW, ctnetlink.REQUEST)
+        assert parts(message) == {1: found[1], 7: whole.to_bytes(4, "big")}
+
+    @pytest.mark.parametrize(
+        "found",
+        [connection(6, 400_000, state=3), connection(6, 30, state=7), connection(17, 60)],
+        ids=["has enough", "TIME_WAIT", "has half"],
+    )
+    def test_what_has_enough_or_soon_ends_is_left_alone(self, found: dict[int, bytes]) -> None:
+        assert ctnetlink.renewal(2, found) is None
+
+    def test_another_protocol_is_left_alone(self) -> None:
+        assert ctnetlink.renewal(2, connection(132, 10, state=3)) is None
+
+
 class TestAnnouncements:
     def test_soon_and_twice_again(self) -> None:
         queue = Announcements(10)

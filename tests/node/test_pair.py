@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from socket import SOCK_STREAM
 from statistics import median
 
 from tests.node.flows import tcp, udp
@@ -38,6 +39,34 @@ def test_a_session_survives_each_loss_of_power_and_each_return(pair: Lab) -> Non
         assert session.broken is None
     print("probe, session (s), commit (ms):", stalls)
     assert median(probe_stall for probe_stall, _, _ in stalls) < 0.4
+
+
+def test_what_is_idle_gets_its_whole_timeout(pair: Lab) -> None:
+    """The peer heard of it last while data was under way, when the kernel gives it 300 s."""
+    dead, heir = active(pair), standby(pair)
+    with pair.socket("server", SOCK_STREAM) as listener, pair.socket("client", SOCK_STREAM) as end:
+        listener.bind(("192.168.1.3", 7005))
+        listener.listen()
+        end.connect(("192.168.1.3", 7005))
+        served, _ = listener.accept()
+        with served:
+            dead.run("conntrack", "-U", "-p", "tcp", "--dport", "7005", "-t", "200")
+            with tcp(pair):
+                await_copy(heir, 2)  # in the order in which it was told
+            end.send(b"x")
+            assert _timeout(dead) > 400_000
+            dead.lose_power()
+            wait_for("takeover", lambda: "whole timeout" in heir.log("agent").read_text())
+            assert "gave 1 connections their whole timeout" in heir.log("agent").read_text()
+            assert _timeout(heir) > 400_000
+            served.send(b"y")
+            assert end.recv(1) == b"y"
+
+
+def _timeout(node: Node) -> int:
+    """Seconds that the kernel gives the connection to port 7005."""
+    listing = node.run("conntrack", "-L", "-p", "tcp", "--dport", "7005")
+    return int(listing.split()[2])
 
 
 def test_a_planned_handover_is_hardly_noticed(pair: Lab) -> None:
