@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in a site file; `line` and `column` count from 1."""
+    """One mistake in a site file, or a warning; `line` and `column` count from 1."""
 
     file: str
     line: int
@@ -17,7 +17,14 @@ class Problem:
     hint: str | None = None
 
     def __str__(self) -> str:
-        text = f"{self.file}:{self.line}:{self.column}: {self.what}"
+        return self._text("")
+
+    def as_warning(self) -> str:
+        """The same for what is no mistake, but worth a second look."""
+        return self._text("warning: ")
+
+    def _text(self, kind: str) -> str:
+        text = f"{self.file}:{self.line}:{self.column}: {kind}{self.what}"
         return f"{text}\n    hint: {self.hint}" if self.hint else text
 
     def as_json(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The command line: `appliance check | render | build | lab`, and for a site that runs `status |
-handover | sessions`.
+"""The command line: `appliance check | render | explain | build | lab`, and for a site that runs
+`status | handover | sessions`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from rich.console import Console
 import appliance
 from appliance.cli.build import build
 from appliance.cli.check import check
+from appliance.cli.explain import explain
 from appliance.cli.handover import handover
 from appliance.cli.lab import lab
 from appliance.cli.render import render
@@ -59,6 +60,7 @@ def _root(
 
 app.command()(check)
 app.command()(render)
+app.command()(explain)
 app.command()(build)
 app.add_typer(lab, name="lab")
 app.command()(status)

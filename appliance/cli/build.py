@@ -11,10 +11,15 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from appliance.cli.reading import read
 from appliance.image import Built, Hardware
 from appliance.image import build as build_image
 from appliance.render.site import render
-from appliance.site import load
+
+UNPROVEN = (
+    "This image balances load: its files are checked by the programs that read them, but no test "
+    "has shown yet, as for the firewall, that balanced sessions outlive a takeover."
+)
 
 
 def build(
@@ -36,9 +41,12 @@ def build(
     seconds. In the folder: the raw disk, the same compressed, the payload of an update with its
     checksums, and manifest.json. The same input gives the same bytes.
     """
-    plan = load(site)
+    plan = read(site)
     built = build_image(plan, render(plan), output, hardware, version, fresh=no_cache)
-    Console(stderr=True).print(_summary(built))
+    errors = Console(stderr=True)
+    errors.print(_summary(built))
+    if plan.virtual_services:
+        errors.print(UNPROVEN)
     typer.echo(built.raw)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli.reading import read
 from appliance.errors import Problem, SiteError
 from appliance.plan.model import Network, Plan, Role
 from appliance.site import load
@@ -23,24 +24,26 @@ def check(
 ) -> None:
     """Check a site file and show every mistake in it, each with its line and column.
 
-    Exit code 0 for a good file, 2 for one with mistakes.
+    Exit code 0 for a good file, 2 for one with mistakes. Warnings do not change it.
     """
     if as_json:
         _check_for_machines(site)
     else:
-        typer.echo(summary(load(site)))
+        typer.echo(summary(read(site)))
 
 
 def _check_for_machines(site: Path) -> None:
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     try:
-        load(site)
+        warnings = load(site).warnings
     except SiteError as wrong:
         problems = wrong.problems
     result = {
         "file": str(site),
         "ok": not problems,
         "problems": [problem.as_json() for problem in problems],
+        "warnings": [warning.as_json() for warning in warnings],
     }
     typer.echo(json.dumps(result, indent=2))
     if problems:
@@ -52,9 +55,11 @@ def summary(plan: Plan) -> str:
     nodes = " and ".join(node.name for node in plan.nodes)
     kind = f"a pair of {nodes}" if plan.pair else f"one node, {nodes}"
     nat = len(plan.source_nat) + len(plan.destination_nat)
+    services = len(plan.virtual_services)
     counted = [
         (len(plan.rules), "rule"),
         (nat, "NAT entry"),
+        *([(services, "virtual service")] if services else []),
         (len(plan.expectations), "expectation"),
     ]
     lines = [

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from appliance.cli.reading import read
 from appliance.image import build
 from appliance.image.peers import peers_image
 from appliance.lab import client, ssh
@@ -24,7 +25,6 @@ from appliance.lab.pair import Lab
 from appliance.lab.service import Service, serving
 from appliance.progress import step
 from appliance.render.site import render
-from appliance.site import load
 
 lab = typer.Typer(
     no_args_is_help=True,
@@ -58,7 +58,7 @@ def up(
     runs, use `appliance lab shell`, `cut`, `mend`, `kill`, `start` and `capture` from another
     terminal, and watch the table here.
     """
-    plan = load(site)
+    plan = read(site)
     with ExitStack() as stack:
         stack.enter_context(_interruptible())
         gone = threading.Event()

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from appliance import tools
+from appliance.cli.reading import read
 from appliance.progress import step
 from appliance.render import tree
 from appliance.render.site import render as render_site
-from appliance.site import load
 from appliance.verify import verify as verify_tree
 
 
@@ -28,7 +28,7 @@ def render(
 
     The same site gives the same bytes. An earlier render in the folder is replaced in one step.
     """
-    files = render_site(load(site))
+    files = render_site(read(site))
     if verify:
         kit = tools.ensure()
         with step("Checking with nft, keepalived, conntrackd and sshd"):

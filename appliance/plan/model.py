@@ -17,6 +17,12 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
+from typing import TYPE_CHECKING
+
+from appliance.errors import Problem
+
+if TYPE_CHECKING:
+    from appliance.plan.virtual import VirtualService
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -234,7 +240,9 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole site. `digest` is what `sha256sum` prints for the site file."""
+    """A whole site. `digest` is what `sha256sum` prints for the site file; `warnings` are for who
+    wrote it.
+    """
 
     site: str
     file: str
@@ -249,6 +257,8 @@ class Plan:
     ssh: Ssh | None
     metrics: Metrics | None
     expectations: tuple[Expectation, ...]
+    virtual_services: tuple[VirtualService, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     def node(self, name: str) -> Node:
         """The node of that name; KeyError when there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from appliance.plan.addressing import resolve_networks
+from appliance.plan.balancing import virtual_services
 from appliance.plan.filtering import Filtering
 from appliance.plan.model import (
     DropLog,
@@ -49,6 +50,8 @@ def resolve(site: Site, faults: Faults, digest: str) -> Plan:
         ssh=_ssh(site, filtering, faults),
         metrics=_metrics(site, filtering, faults),
         expectations=filtering.expectations(),
+        virtual_services=virtual_services(site, networks, faults),
+        warnings=faults.warnings(),
     )
 
 

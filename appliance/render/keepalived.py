@@ -10,7 +10,7 @@ from pathlib import Path
 
 from appliance.node.config import Config
 from appliance.plan.model import Interface, Pair, Plan, VirtualRouter
-from appliance.render import addresses, blocks
+from appliance.render import addresses, blocks, ipvs
 from appliance.render.blocks import Block
 
 # Above conntrackd (20), so that adverts go out while it commits a large table.
@@ -33,16 +33,25 @@ def render(plan: Plan, node: str, pair: Pair, agent: Config) -> str:
     """The text of etc/keepalived/keepalived.conf."""
     routers = [_instance(plan, node, pair, router) for router in pair.routers]
     tracked = [_tracked(*each) for each in _files(agent).items()]
-    return blocks.text([_global(node, agent), *tracked, _group(pair, agent), *routers])
+    both = [_global(plan, node, pair, agent), *tracked, _group(pair, agent), *routers]
+    return blocks.text([*both, *ipvs.virtual_servers(plan)])
 
 
-def _global(node: str, agent: Config) -> Block:
+def render_alone(plan: Plan, node: str) -> str:
+    """The same for a site of one node, where keepalived has nothing to do but to balance."""
+    lines = (f"router_id {node}", "enable_script_security", *ipvs.global_lines(plan))
+    return blocks.text([Block("global_defs", lines), *ipvs.virtual_servers(plan)])
+
+
+def _global(plan: Plan, node: str, pair: Pair, agent: Config) -> Block:
     return Block(
         "global_defs",
         (
             f"router_id {node}",
             "vrrp_version 3",
             "enable_script_security",
+            *ipvs.global_lines(plan),
+            *ipvs.sync_daemon(plan, node, pair, _name(pair.routers[0])),
             f"notify_fifo {agent.fifo} root",
             f"vrrp_rt_priority {REALTIME_PRIORITY}",
             f"vrrp_rlimit_rttime {REALTIME_LIMIT_US}",

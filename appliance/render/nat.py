@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from appliance.plan.model import DestinationNat, SourceNat
-from appliance.render import addresses, nft
+from appliance.render import addresses, balancing, nft, nft_map
 from appliance.render.nft import Base, Chain, Family, Hook, Kind, Policy, Priority, Rule
 from appliance.render.services import matches
 from appliance.render.view import View
@@ -18,7 +18,7 @@ def destination(view: View) -> Chain:
     spared = [] if all(entry.destination for entry in entries) else _peer(view)
     rules = chain.from_iterable(_destination(view, entry) for entry in entries)
     base = Base(Kind.NAT, Hook.PREROUTING, Priority.DSTNAT, Policy.ACCEPT)
-    return Chain("destination-nat", (*spared, *rules), base)
+    return Chain("destination-nat", (*_balanced(view), *spared, *rules), base)
 
 
 def source(view: View) -> Chain:
@@ -29,7 +29,7 @@ def source(view: View) -> Chain:
     own = nft.rule(nft.own_source(), nft.accept(), comment="the node's own")
     rules = chain.from_iterable(_source(view, entry) for entry in view.plan.source_nat)
     base = Base(Kind.NAT, Hook.POSTROUTING, Priority.SRCNAT, Policy.ACCEPT)
-    return Chain("source-nat", (own, *rules), base)
+    return Chain("source-nat", (own, *balancing.data_sources(view), *rules), base)
 
 
 def _destination(view: View, entry: DestinationNat) -> Iterator[Rule]:
@@ -54,6 +54,13 @@ def _rewrite(
     for match in matches(entry.services):
         parts = [*way, family, *ends, match.part, nft.count(), to]
         yield nft.rule(*parts, comment=view.line(entry.origin))
+
+
+def _balanced(view: View) -> list[Rule]:
+    """What a virtual service serves is not for destination NAT to send elsewhere."""
+    if not view.plan.virtual_services:
+        return []
+    return [nft.rule(nft_map.marked_at_all(), nft.accept(), comment="virtual services")]
 
 
 def _peer(view: View) -> list[Rule]:

@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from appliance.render.nft_map import MarkMap
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
@@ -20,6 +24,11 @@ class Part:
     """One match or statement of a rule; made by the functions below only."""
 
     text: str
+
+
+# What else the kernel calls related, a redirect, is for no router to follow or to pass on.
+ERRORS = ("destination-unreachable", "time-exceeded", "parameter-problem")
+ERRORS_V6 = (*ERRORS, "packet-too-big")
 
 
 class Hook(StrEnum):
@@ -155,7 +164,7 @@ class Table:
     """A table of family inet, replaced as a whole in the transaction that loads it."""
 
     name: str
-    objects: tuple[Object, ...]
+    objects: tuple[Object | MarkMap, ...]
     chains: tuple[Chain, ...]
 
 

@@ -18,6 +18,7 @@ from appliance.render.nft import (
     Table,
     quoted,
 )
+from appliance.render.nft_map import MarkMap
 
 COMMENT_BYTES = 128  # NFTNL_UDATA_COMMENT_MAXLEN
 
@@ -37,7 +38,7 @@ def kept_comment(words: str) -> str:
     return plain.encode()[:COMMENT_BYTES].decode(errors="ignore")
 
 
-def _object(item: Object) -> str:
+def _object(item: Object | MarkMap) -> str:
     match item:
         case Set(name, family, elements, comment):
             kind = "ipv4_addr" if family is Family.IPV4 else "ipv6_addr"
@@ -46,6 +47,11 @@ def _object(item: Object) -> str:
                 f"set {name}",
                 [f"type {kind}", f"elements = {{ {members} }}", _comment(comment)],
             )
+        case MarkMap(name, family, elements, comment):
+            kind = "ipv4_addr" if family is Family.IPV4 else "ipv6_addr"
+            key = f"type {kind} . inet_proto . inet_service : mark"
+            held = ["elements = {", *(f"\t{each}," for each in elements), "}"]
+            return _block(f"map {name}", [key, "flags interval", *held, _comment(comment)])
         case Counter(name, comment):
             return _block(f"counter {name}", [_comment(comment)])
         case Limit(name, per_second):

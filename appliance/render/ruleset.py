@@ -8,12 +8,26 @@ network: nothing is routed into or out of a sync or management network unless a 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from appliance.node.config import STATE_PORTS
 from appliance.plan.model import Action, Pair, Plan, Protocol, Rule
-from appliance.render import addresses, nat, nft, nft_text
+from appliance.render import addresses, balancing, nat, nft, nft_text
 from appliance.render.helpers import assignments, names
-from appliance.render.nft import Base, Chain, Family, Hook, Kind, Line, Policy, Priority, State
+from appliance.render.nft import (
+    ERRORS,
+    ERRORS_V6,
+    Base,
+    Chain,
+    Family,
+    Hook,
+    Kind,
+    Line,
+    Policy,
+    Priority,
+    State,
+)
+from appliance.render.nft_map import MarkMap
 from appliance.render.services import Match, matches
 from appliance.render.view import View
 
@@ -28,9 +42,6 @@ REFUSED_INPUT = nft.Counter("refused-input", "packets to this node that no rule 
 REFUSED_FORWARD = nft.Counter("refused-forward", "packets through it that no rule accepts")
 COUNTERS = (INVALID, NOT_OPENING, SPOOFED, RESETS, REFUSED_INPUT, REFUSED_FORWARD)
 
-# What else the kernel calls related, a redirect, is for no router to follow or to pass on.
-ERRORS = ("destination-unreachable", "time-exceeded", "parameter-problem")
-ERRORS_V6 = (*ERRORS, "packet-too-big")
 NEIGHBOUR_DISCOVERY = ("nd-neighbor-solicit", "nd-neighbor-advert")
 
 
@@ -48,20 +59,32 @@ def _table(view: View) -> nft.Table:
     invalid = _invalid(view, limit)
     refused = _refused(view, limit)
     known = _known(bool(helpers), invalid)
+    marks = balancing.maps(view.plan)
+    helping = _helpers(view, base=not marks) if helpers else None
+    balanced = balancing.balanced(view, partial(_rule, view)) if marks else None
+    translates = view.plan.source_nat or balancing.opens_data_connections(view.plan)
     chains = [
         _spoofed(),
-        *([_helpers(view)] if helpers else []),
-        *([nat.destination(view)] if view.plan.destination_nat else []),
+        helping,
+        balancing.marking(marks, helping) if marks else None,
+        nat.destination(view) if view.plan.destination_nat else None,
         invalid,
         refused,
         known,
-        _input(view, known, refused),
+        balanced,
+        _input(view, known, balanced, refused),
         _forward(view, known, refused),
-        *([_output(virtual)] if virtual else []),
-        *([nat.source(view)] if view.plan.source_nat else []),
+        _output(virtual) if virtual else None,
+        nat.source(view) if translates else None,
     ]
-    objects: list[nft.Object] = [*virtual, *helpers, *([limit] if logs else []), *COUNTERS]
-    return nft.Table(TABLE, tuple(objects), tuple(chains))
+    objects: list[nft.Object | MarkMap] = [
+        *virtual,
+        *marks,
+        *helpers,
+        *([limit] if logs else []),
+        *COUNTERS,
+    ]
+    return nft.Table(TABLE, tuple(objects), tuple(chain for chain in chains if chain))
 
 
 def _virtual(view: View) -> list[nft.Set]:
@@ -89,7 +112,7 @@ def _spoofed() -> Chain:
     )
 
 
-def _helpers(view: View) -> Chain:
+def _helpers(view: View, *, base: bool) -> Chain:
     """Helpers, after connection tracking (-200) and before destination NAT (-100).
 
     NAT prepares a connection for shifted TCP sequences only if it has its helper by then.
@@ -106,8 +129,8 @@ def _helpers(view: View) -> Chain:
         for each in assignments(view.plan)
         for match in matches([each.service])
     ]
-    base = Base(Kind.FILTER, Hook.PREROUTING, Priority.MANGLE, Policy.ACCEPT)
-    return Chain("helpers", tuple(rules), base)
+    hook = Base(Kind.FILTER, Hook.PREROUTING, Priority.MANGLE, Policy.ACCEPT)
+    return Chain("helpers", tuple(rules), hook if base else None)
 
 
 def _known(helpers: bool, invalid: Chain) -> Chain:
@@ -143,16 +166,18 @@ def _refused(view: View, limit: nft.Limit) -> Chain:
     return Chain("refused", (*([logged] if view.plan.log.dropped else []), nft.rule(nft.drop())))
 
 
-def _input(view: View, known: Chain, refused: Chain) -> Chain:
+def _input(view: View, known: Chain, balanced: Chain | None, refused: Chain) -> Chain:
     lines: list[Line] = [
         nft.rule(nft.loopback(), nft.accept()),
         *(_vrrp(view, view.plan.pair, refused) if view.plan.pair else []),
+        *(balancing.one_way(view, balanced) if balanced else []),
         nft.Remark("Connections."),
         nft.rule(nft.jump(known)),
         *_neighbour_discovery(view),
         *(_state(view, view.plan.pair) if view.plan.pair else []),
         *_ssh(view),
         *_metrics(view),
+        *(balancing.both_ways(view, balanced) if balanced else []),
         *_site(view, [rule for rule in view.plan.rules if rule.to_self]),
         nft.Remark("Whatever is left."),
         nft.rule(nft.count_as(REFUSED_INPUT), nft.goto(refused)),
@@ -164,6 +189,7 @@ def _input(view: View, known: Chain, refused: Chain) -> Chain:
 def _forward(view: View, known: Chain, refused: Chain) -> Chain:
     lines: list[Line] = [
         nft.rule(nft.jump(known)),
+        *balancing.data_connections(view),
         *_site(view, [rule for rule in view.plan.rules if not rule.to_self]),
         nft.Remark("Whatever is left."),
         nft.rule(nft.count_as(REFUSED_FORWARD), nft.goto(refused)),
@@ -223,6 +249,7 @@ def _state(view: View, pair: Pair) -> Iterator[Line]:
     ports = nft.dport("udp", [(STATE_PORTS[0], STATE_PORTS[-1])])
     for ends in addresses.sync_links(view.plan, view.node, pair):
         yield _between(ends, ports, words="conntrackd and the agents")
+    yield from balancing.sync_messages(view, pair)
 
 
 def _between(ends: addresses.Neighbours, *more: nft.Part, words: str) -> nft.Rule:

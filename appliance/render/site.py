@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from appliance.plan.model import Pair, Plan
-from appliance.render import conntrackd, identity, keepalived, networkd, ruleset, sshd, sysctl
+from appliance.render import (
+    conntrackd,
+    identity,
+    ipvs,
+    keepalived,
+    networkd,
+    ruleset,
+    sshd,
+    sysctl,
+)
 from appliance.render.tree import File, FileTree, NodeFiles
 
 SECRET = 0o600
@@ -15,6 +24,8 @@ KEEPALIVED = PurePosixPath("etc/keepalived/keepalived.conf")
 CONNTRACKD = PurePosixPath("etc/conntrackd/conntrackd.conf")
 SSHD = PurePosixPath("etc/ssh/sshd_config.d/10-appliance.conf")
 METRICS = PurePosixPath("etc/appliance/metrics.json")
+MODULE_OPTIONS = PurePosixPath("etc/modprobe.d/appliance.conf")
+KEEPALIVED_UNIT = PurePosixPath("etc/systemd/system/keepalived.service.d/50-appliance-checks.conf")
 NETWORKS = PurePosixPath("etc/systemd/network")
 
 
@@ -29,6 +40,8 @@ def _node(plan: Plan, node: str) -> NodeFiles:
         files |= _ssh(plan, node)
     if plan.metrics:
         files[METRICS] = File(identity.metrics(plan, node, plan.metrics))
+    if plan.virtual_services:
+        files |= _balancing(plan, node)
     if plan.pair:
         files |= _pair(plan, node, plan.pair)
     return dict(sorted(files.items()))
@@ -40,7 +53,7 @@ def _everywhere(plan: Plan, node: str) -> dict[PurePosixPath, File]:
         PurePosixPath("etc/hostname"): File(f"{node}\n"),
         PurePosixPath("etc/hosts"): File(identity.hosts(plan)),
         PurePosixPath("etc/modules-load.d/appliance.conf"): File(sysctl.modules(plan)),
-        PurePosixPath("etc/sysctl.d/90-appliance.conf"): File(sysctl.render()),
+        PurePosixPath("etc/sysctl.d/90-appliance.conf"): File(sysctl.render(plan)),
         RULESET: File(ruleset.render(plan, node)),
     }
 
@@ -59,6 +72,16 @@ def _ssh(plan: Plan, node: str) -> dict[PurePosixPath, File]:
         SSHD: File(sshd.render(plan, node)),
         sshd.KEYS / "root": File(keys, SECRET),
     }
+
+
+def _balancing(plan: Plan, node: str) -> dict[PurePosixPath, File]:
+    """What virtual services need beside the files that are there anyway."""
+    files = {MODULE_OPTIONS: File(ipvs.module_options()), **ipvs.scripts(plan)}
+    if unit := ipvs.unit(plan):
+        files[KEEPALIVED_UNIT] = File(unit)
+    if not plan.pair:
+        files[KEEPALIVED] = File(keepalived.render_alone(plan, node))
+    return files
 
 
 def _pair(plan: Plan, node: str, pair: Pair) -> dict[PurePosixPath, File]:

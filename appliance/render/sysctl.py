@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from appliance.node import ctnetlink
 from appliance.plan.model import Plan
+from appliance.plan.virtual import Forward
 from appliance.render import helpers
 
 # The largest number of connections; 320 bytes each, when they are there. With so many a takeover
@@ -72,9 +73,49 @@ _SETTINGS = (
 )
 
 
-def render() -> str:
+# How often, in seconds, the peer is told of a connection that has packets.
+SYNC_PERIOD_S = 10
+
+# IPVS's, from the kernel's ipvs-sysctl.rst; what is not named here keeps its default.
+_BALANCING = (
+    _Setting(
+        "net.ipv4.vs.conntrack",
+        1,
+        "Balanced connections are tracked: without it their answers fit none and are dropped.",
+    ),
+    _Setting(
+        "net.ipv4.vs.expire_nodest_conn",
+        1,
+        "A client of a removed server starts anew with another, instead of into the void.",
+    ),
+    _Setting(
+        "net.ipv4.vs.expire_quiescent_template",
+        1,
+        "Nor does persistence hold a client to a server of weight 0.",
+    ),
+    _Setting(
+        "net.ipv4.vs.sync_threshold",
+        "0 0",
+        "The peer is told by time, not by packets: at every 50th an idle session would be forgotten"
+        " first, and one with two packets was never told of.",
+    ),
+    _Setting("net.ipv4.vs.sync_refresh_period", SYNC_PERIOD_S, "So many seconds apart."),
+    _Setting("net.ipv4.vs.sync_retries", 1, "Once more: a message that is lost is not missed."),
+)
+_ONE_WAY = _Setting(
+    "net.ipv4.vs.sloppy_tcp",
+    1,
+    "Without conntrack's help (direct, tunnel) a connection that was not synchronised is taken up"
+    " in its middle: mh finds its server again.",
+)
+
+
+def render(plan: Plan) -> str:
     """The text of etc/sysctl.d/90-appliance.conf."""
-    return "\n".join(str(each) for each in _SETTINGS)
+    services = plan.virtual_services
+    one_way = any(service.forward is not Forward.NAT for service in services)
+    more = [*(_BALANCING if services else []), *([_ONE_WAY] if one_way else [])]
+    return "\n".join(str(each) for each in (*_SETTINGS, *more))
 
 
 def modules(plan: Plan) -> str:
@@ -86,4 +127,10 @@ def modules(plan: Plan) -> str:
         *(f"nf_conntrack_{each}" for each in used),
         *(f"nf_nat_{each}" for each in nat),
     ]
-    return "\n".join(names) + "\n"
+    return "\n".join([*names, *_balancing_modules(plan)]) + "\n"
+
+
+def _balancing_modules(plan: Plan) -> list[str]:
+    """IPVS's settings are there only with the module; a scheduler must not come late."""
+    schedulers = dict.fromkeys(f"ip_vs_{each.scheduler}" for each in plan.virtual_services)
+    return ["ip_vs", *schedulers] if schedulers else []

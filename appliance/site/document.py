@@ -223,20 +223,24 @@ class _Reader:
         if not isinstance(event, ScalarEvent):
             hint = "quote text that begins with [ or {"
             raise _StopError(Fault(start, "a key must be a plain word", hint))
-        return self._scalar(event) or ""
+        return self._scalar(event, allowed="") or ""
 
-    def _scalar(self, event: Event) -> str | None:
+    def _scalar(self, event: Event, allowed: str = "\n") -> str | None:
+        """The text of a scalar. Line ends are `allowed` where they stand as such (style |): whether
+        a value may have several lines, its type says.
+        """
         assert isinstance(event, ScalarEvent)
         text: str = event.value
         if event.style is None and text in ("", "~", "null"):
             return None
         if event.style in ("|", ">"):
             text = text.rstrip("\n")
-        odd = next((c for c in text if not c.isprintable()), None)
+        fits = str.isprintable if event.style != "|" else lambda c: c.isprintable() or c in allowed
+        odd = next((c for c in text if not fits(c)), None)
         if odd is not None:
             what = f"character U+{ord(odd):04X} has no place in a site file"
             self.faults.append(Fault(_start(event), what))
-            return "".join(c for c in text if c.isprintable())
+            return "".join(filter(fits, text))
         return text
 
     def _refuse_properties(self, event: Event) -> None:

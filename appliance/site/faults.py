@@ -18,11 +18,22 @@ class Faults:
         self.whole = document
         self.document = document
         self._found = {(fault.origin, fault.what): fault for fault in before}
+        self._warned: dict[tuple[Origin, str], Fault] = {}
 
     def add(self, loc: Loc, what: str, hint: str | None = None, *, key: bool = False) -> None:
         """Note a mistake at `loc`; `key` points at the key instead of its value."""
         fault = Fault(self.document.origin(loc, key=key), what, hint)
         self._found.setdefault((fault.origin, what), fault)
+
+    def warn(self, loc: Loc, what: str, hint: str | None = None) -> None:
+        """Note what works, but hardly as it is meant."""
+        fault = Fault(self.document.origin(loc), what, hint)
+        self._warned.setdefault((fault.origin, what), fault)
+
+    def warnings(self) -> tuple[Problem, ...]:
+        """What was warned of, in the order of the file."""
+        faults = sorted(self._warned.values(), key=lambda fault: fault.origin)
+        return tuple(_problem(self.file, fault) for fault in faults)
 
     def origin(self, loc: Loc) -> Origin:
         """Where `loc` stands in the file."""
@@ -57,6 +68,9 @@ class Faults:
 
 def site_error(file: Path, faults: Sequence[Fault]) -> SiteError:
     """The failure of a whole file."""
-    return SiteError(
-        [Problem(str(file), f.origin.line, f.origin.column, f.what, f.hint) for f in faults]
-    )
+    return SiteError([_problem(file, fault) for fault in faults])
+
+
+def _problem(file: Path, fault: Fault) -> Problem:
+    at = fault.origin
+    return Problem(str(file), at.line, at.column, fault.what, fault.hint)

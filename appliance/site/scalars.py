@@ -33,6 +33,17 @@ def found(value: object) -> str:
 def scalar(kind: str, parse: Callable[[str], T]) -> PlainValidator:
     """A validator for text; `kind` says what was expected where a list or mapping stands."""
 
+    def one_line(text: str) -> T:
+        if "\n" in text:
+            raise refuse("character U+000A has no place in a site file")
+        return parse(text)
+
+    return block(kind, one_line)
+
+
+def block(kind: str, parse: Callable[[str], T]) -> PlainValidator:
+    """As `scalar`, for text that may have several lines."""
+
     def validate(value: object) -> T:
         if not isinstance(value, str):
             raise refuse(f"expected {kind}, found {found(value)}")

@@ -7,42 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from appliance.plan.model import Action, Role
 from appliance.site import values as v
 from appliance.site.addresses import Host, Match, OnLink, RouteTo
+from appliance.site.balancing import VirtualService
+from appliance.site.closed import BlankList, BlankMapping, Closed
 from appliance.site.keys import PublicKey
 from appliance.site.scalars import Many, Maybe, Some, found, refuse
-
-
-def _mapping_or_blank(value: object) -> object:
-    return {} if value is None else value
-
-
-def _list_or_blank(value: object) -> object:
-    return [] if value is None else value
-
-
-BlankMapping = BeforeValidator(_mapping_or_blank)
-BlankList = BeforeValidator(_list_or_blank)
-
-
-class Closed(BaseModel):
-    """A mapping with known keys only."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-    not_yet: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _blank_is_empty(cls, value: object) -> object:
-        return _mapping_or_blank(value)
-
-    @classmethod
-    def keys(cls) -> dict[str, Any]:
-        """The keys as they stand in the file, with the type of each."""
-        return {f.alias or name: f.annotation for name, f in cls.model_fields.items()}
 
 
 class Node(Closed):
@@ -179,7 +152,7 @@ class Expect(Closed):
 class Site(Closed):
     """The whole file."""
 
-    not_yet = frozenset({"virtual_services", "sets"})
+    not_yet = frozenset({"sets"})
 
     # With defaults, so that the rest is checked without them; `validate` asks for these.
     needed: ClassVar[tuple[str, ...]] = ("site", "nodes", "networks")
@@ -190,6 +163,7 @@ class Site(Closed):
     ha: Ha | None = None
     services: Annotated[dict[v.ServiceName, Some[v.ServiceWord]], BlankMapping] = {}
     firewall: Firewall = Firewall()
+    virtual_services: Annotated[dict[v.ServiceName, VirtualService], BlankMapping] = {}
     nat: Annotated[tuple[Nat, ...], BlankList] = ()
     management: Management = Management()
     expect: Annotated[tuple[Expect, ...], BlankList] = ()

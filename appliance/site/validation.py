@@ -81,7 +81,8 @@ def _unknown_key(loc: Loc, faults: Faults) -> None:
         faults.add(loc, f"{quote(name)}{_within(around)} is not supported yet", key=True)
         return
     known: dict[str, Any] = mapping.keys()
-    hint = meant(name, known) or f"known here: {', '.join(known)}"
+    some = f"known here: {', '.join(known)}" if known else None
+    hint = meant(name, known) or some
     faults.add(loc, f"unknown key {quote(name)}{_within(around)}", hint, key=True)
 
 

@@ -102,17 +102,18 @@ def _open_port(text: str) -> int:
     return port(text, 1024)
 
 
-def _ports(text: str) -> PortRange:
+def ports(text: str) -> PortRange:
+    """A port, or a range of ports with both ends included."""
     first, dash, last = text.partition("-")
-    ports = PortRange(port(first), port(last) if dash else port(first))
-    if ports.first > ports.last:
-        hint = f"did you mean {ports.last}-{ports.first}?"
+    found = PortRange(port(first), port(last) if dash else port(first))
+    if found.first > found.last:
+        hint = f"did you mean {found.last}-{found.first}?"
         raise refuse(f"port range {quote(text)} runs backwards", hint)
-    return ports
+    return found
 
 
 def _service(text: str) -> Service | str:
-    name, slash, ports = text.partition("/")
+    name, slash, stated = text.partition("/")
     if name not in tuple(Protocol):
         if slash:
             raise refuse(
@@ -124,7 +125,7 @@ def _service(text: str) -> Service | str:
         return Service(protocol)
     if protocol not in (Protocol.TCP, Protocol.UDP):
         raise refuse(f"{quote(text)}: {protocol} has no ports", f"write {protocol}")
-    return Service(protocol, (_ports(ports),))
+    return Service(protocol, (ports(stated),))
 
 
 ServiceWord = Annotated[Service | str, scalar("a service", _service)]
@@ -159,7 +160,9 @@ NatTarget = Annotated[Target, scalar("an address, or address:port", _target)]
 # Numbers, switches, choices
 
 
-def _number(name: str, low: int, high: int) -> Callable[[str], int]:
+def number(name: str, low: int, high: int) -> Callable[[str], int]:
+    """A parser for numbers from `low` to `high`, which its errors call `name`."""
+
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
             raise refuse(f"{name} {quote(text)} is not a number from {low} to {high}")
@@ -208,8 +211,8 @@ def _comment(text: str) -> str:
     return text
 
 
-Priority = Annotated[int, scalar("a number", _number("priority", 1, 254))]
-Vrid = Annotated[int, scalar("a number", _number("vrid", 1, 255))]
+Priority = Annotated[int, scalar("a number", number("priority", 1, 254))]
+Vrid = Annotated[int, scalar("a number", number("vrid", 1, 255))]
 Advert = Annotated[int, scalar("a time", _advert)]
 Switch = Annotated[bool, scalar("true or false", switch)]
 Rate = Annotated[int, scalar("a rate", _rate)]

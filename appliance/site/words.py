@@ -15,7 +15,7 @@ def shorten(text: str) -> str:
 
 def quote(text: str) -> str:
     """`text` as messages show what stands in the file."""
-    return f"'{shorten(text)}'"
+    return f"'{shorten(' '.join(text.splitlines()))}'"
 
 
 def meant(word: str, known: Iterable[str]) -> str | None:

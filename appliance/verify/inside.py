@@ -26,9 +26,16 @@ KEEPALIVED = "etc/keepalived/keepalived.conf"
 CONNTRACKD = "etc/conntrackd/conntrackd.conf"
 SSHD = "etc/ssh/sshd_config.d/10-appliance.conf"
 KEYS = "etc/ssh/authorized_keys/root"
+SCRIPTS = "etc/appliance/checks/"
 
 # What systemd makes on the router before the programs start.
 FOLDERS = ("/run/appliance", "/run/conntrackd", "/run/sshd")
+
+# What the router's base image has made (sshd by its package, the other by systemd-sysusers).
+ACCOUNTS = """\
+sshd:x:65533:65534::/run/sshd:/bin/false
+keepalived_script:x:65532:65534::/:/bin/false
+"""
 
 # The one warning that is no fault: a site with a single virtual router has its sync group all the
 # same, for it is the group that the agent listens to.
@@ -48,6 +55,7 @@ def main() -> None:
         (FILES / path).parent.mkdir(parents=True, exist_ok=True)
         (FILES / path).write_text(text)
     links(job["links"])
+    accounts()
     checks: dict[str, Callable[[], Iterator[Refusal]]] = {
         RULESET: nft,
         KEEPALIVED: keepalived,
@@ -55,6 +63,9 @@ def main() -> None:
         SSHD: sshd,
         KEYS: keys,
     }
+    for path in job["files"]:
+        if path.startswith(SCRIPTS):
+            checks[path] = partial(script, path)
     refusals = [each for path, check in checks.items() if path in job["files"] for each in check()]
     json.dump(refusals, sys.stdout)
 
@@ -91,6 +102,13 @@ def links(wanted: dict[str, list[str]]) -> None:
             *(f"address add {each} dev {name} nodad" for each in addresses),
         ]
     call("ip", "-batch", "-", stdin="\n".join(lines) + "\n")
+
+
+def accounts() -> None:
+    """The users that the files name."""
+    users = Path("/run/passwd")
+    users.write_text(Path("/etc/passwd").read_text() + ACCOUNTS)
+    call("mount", "--bind", str(users), "/etc/passwd")
 
 
 def nft() -> Iterator[Refusal]:
@@ -169,13 +187,17 @@ def answers(control: Path) -> bool:
 
 def sshd() -> Iterator[Refusal]:
     """Its own test mode, with a host key, a folder and a user as the router has them."""
-    users = Path("/run/passwd")
-    users.write_text(Path("/etc/passwd").read_text() + "sshd:x:65533:65534::/run/sshd:/bin/false\n")
-    call("mount", "--bind", str(users), "/etc/passwd")
     call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/run/hostkey")
     code, said = words("/usr/sbin/sshd", "-t", "-h", "/run/hostkey", "-f", str(FILES / SSHD))
     if code or said:
         yield SSHD, "sshd -t", said
+
+
+def script(path: str) -> Iterator[Refusal]:
+    """A script of a check, by the shell that will run it."""
+    code, said = words("sh", "-n", str(FILES / path))
+    if code:
+        yield path, "sh -n", said
 
 
 def keys() -> Iterator[Refusal]:
