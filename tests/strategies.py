@@ -7,6 +7,7 @@ the short forms. `sites()` is for whoever wants to prove that what `check` accep
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,56 @@ comments = st.text(
     min_size=1,
     max_size=100,
 ).filter(lambda text: text.isprintable() and text.strip() and len(text.encode()) <= 100)
+
+
+def is_regex(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return "$_" not in text and "${" not in text
+
+
+regexes = st.text(
+    st.sampled_from("ab.*+?()[]{}|^$\\\\\"'#!@~ ;/%d1"), min_size=1, max_size=12
+).filter(is_regex)
+scripts = st.sampled_from(['exec true "$1" "$2"', "true # well", "echo '{'; exit 1", "a=`id`"])
 ports = st.one_of(st.integers(1, 65535), st.sampled_from([1, 22, 53, 80, 65535]))
+
+
+# Ports that a virtual service can have, none of them the node's own; each is given once.
+BALANCED = ["tcp/80", "tcp/443", "tcp/25", "tcp/587", "tcp/53", "udp/53", "tcp/100-200", "udp/514"]
+BALANCED += ["udp/600-700", "udp/443", "tcp/1-20", "udp/1-20"]
+
+
+@st.composite
+def checks(draw: Draw) -> Tree:
+    """A check whose port is said, so that it fits every service."""
+    times = st.sampled_from(["100ms", "2s", "1.5s", "60s"])
+    page: Tree = {"path": draw(st.sampled_from(["/", "/a?b=%20&c=(1)", "/~x/;y=:@"]))}
+    page |= draw(
+        st.sampled_from([{}, {"status": 200}, {"status": ["200-299", 404]}, {"digest": "0a" * 16}])
+        | st.builds(lambda text: {"regex": text}, regexes)
+    )
+    page |= draw(st.sampled_from([{}, {"virtual_host": "www.example.net:8080"}]))
+    kind = draw(st.sampled_from(["tcp", "http", "https", "smtp", "dns", "udp", "ping", "script"]))
+    inside: dict[str, Any] = {
+        "tcp": 1,
+        "http": page,
+        "https": page,
+        "smtp": draw(st.sampled_from([{}, {"helo": "lb.example.net"}])),
+        "dns": draw(st.sampled_from([{}, {"name": "_a.b-c.example.", "type": "AAAA"}])),
+        "udp": draw(st.sampled_from([{}, {"payload": "00ffAB"}])),
+        "ping": None,
+        "script": draw(scripts),
+    }
+    tree = {kind: inside[kind]}
+    if kind not in ("tcp", "ping"):
+        tree["port"] = draw(ports)
+    tree |= draw(st.sampled_from([{}, {"interval": draw(times)}, {"retries": 0}]))
+    if draw(st.booleans()):
+        tree["delay_retry"] = draw(times)
+    return tree | draw(st.sampled_from([{}, {"timeout": "5s"}]))
 
 
 @st.composite
@@ -103,6 +153,7 @@ class Site:
         self.links = [Link(i, draw(some)) for i in range(count)]
         self.used: dict[int, set[int]] = {i: set() for i in range(count)}
         self.virtual: list[tuple[int, str]] = []
+        self.traffic: list[int] = []
         self.held: list[tuple[int, str]] = []
         self.own_services = tuple(
             name
@@ -141,6 +192,8 @@ class Site:
         role = "traffic" if i == 0 and role == "management" else role
         if role:
             tree["role"] = role
+        if role not in ("sync", "management"):
+            self.traffic.append(i)
         tree["addresses"] = {node: self.short(self.own(i)) for node in self.nodes}
         if self.maybe("aliases"):
             tree["aliases"] = {node: self.short(self.own(i, held=True)) for node in self.nodes[:1]}
@@ -260,6 +313,87 @@ class Site:
             tree["service"] = self.service(version)
         return {**tree, "dnat": target}
 
+    # Virtual services
+
+    def virtual_services(self) -> Tree:
+        """Some, on addresses that the appliance holds; no two of them have a port in common."""
+        free = list(self.draw(st.permutations(BALANCED)))
+        held = self.virtual if self.pair else self.held
+        found: Tree = {}
+        for name in self.draw(st.lists(names, max_size=3, unique=True)):
+            count = self.draw(st.integers(1, 3))
+            some = self.draw(st.lists(st.sampled_from(held), min_size=1, max_size=3, unique=True))
+            found[name] = self.virtual_service(some, [free.pop() for _ in range(count)])
+        if found and self.pair and self.maybe("ftp"):
+            self.make_ftp(self.draw(st.sampled_from(list(found.values()))))
+        return found
+
+    def virtual_service(self, held: list[tuple[int, str]], ports: list[str]) -> Tree:
+        versions = sorted({version for version, _ in held})
+        near = [i for i in self.traffic if set(versions) <= set(self.links[i].versions)]
+        forward = self.draw(st.sampled_from([None, "nat", "direct", "tunnel"]))
+        on_link = bool(near) and (forward != "tunnel" or self.maybe("on a link"))
+        forward = forward if on_link else "tunnel"
+        count = self.draw(st.integers(1, 4))
+        servers = [self.server(versions, near if on_link else [], n) for n in range(count)]
+        servers[0].pop("weight", None)
+        tree: Tree = {
+            "address": self.short([address for _, address in held]),
+            "ports": self.short(ports),
+            "servers": servers,
+        }
+        if forward:
+            tree["forward"] = forward
+        return tree | self.manners(versions, tree)
+
+    def server(self, versions: list[int], near: list[int], number: int) -> Tree:
+        if near:
+            i = self.draw(st.sampled_from(near))
+            addresses = [self.links[i].host(v, self.number(i)) for v in versions]
+        else:
+            far = {4: f"203.0.113.{number + 1}", 6: f"2001:db8:ee::{number + 1}"}
+            addresses = [far[v] for v in versions]
+        tree: Tree = {"address": self.short(addresses)}
+        if self.maybe("weight"):
+            tree["weight"] = self.draw(st.sampled_from([0, 1, 7, 65535]))
+        if self.maybe("limit"):
+            tree["limit"] = self.draw(st.integers(1, 999_999_999))
+        return tree
+
+    def manners(self, versions: list[int], so_far: Tree) -> Tree:
+        """All that may be left out."""
+        schedulers = ["rr", "wrr", "lc", "wlc", "sh", "dh", "mh", "sed", "nq", "fo", "ovf"]
+        lengths = {v: {4: 24, 6: 64}[v] for v in versions}
+        persistence = ["off", "300s", {"time": "1s"}, {"time": "2678400s", "netmask": lengths}]
+        optional: Tree = {
+            "scheduler": st.sampled_from(schedulers),
+            "persistence": st.sampled_from(persistence),
+            "on_failure": st.sampled_from(["remove", "weight-zero"]),
+            "quorum": st.just(1),
+            "hysteresis": st.just(0),
+            "check": checks(),
+        }
+        tree = {key: self.draw(some) for key, some in optional.items() if self.maybe(key)}
+        if self.maybe("sorry"):
+            sorry = {4: "203.0.113.99", 6: "2001:db8:ee::99"}
+            if so_far.get("forward") == "tunnel":
+                tree["sorry"] = {"address": [sorry[v] for v in versions]}
+            elif len(so_far["servers"]) > 1:
+                tree["sorry"] = {"address": so_far["servers"].pop()["address"]}
+        return tree
+
+    def make_ftp(self, service: Tree) -> None:
+        """Turn a service to FTP, which has one address of each IP version."""
+        each = [service["address"]] if isinstance(service["address"], str) else service["address"]
+        by_version = {":" in address: address for address in reversed(each)}
+        service["address"] = list(by_version.values())
+        service["ports"] = "tcp/21"
+        service["ftp"] = {"passive": "10000-20000"} | self.draw(
+            st.sampled_from([{}, {"active": "yes"}, {"active": False}])
+        )
+        if service.get("scheduler") not in (None, "mh", "sh"):
+            service["persistence"] = "300s"
+
     # The rest
 
     def ssh(self) -> Tree:
@@ -338,6 +472,7 @@ class Site:
             for name in self.own_services
         }
         tree["firewall"] = self.firewall()
+        tree["virtual_services"] = self.virtual_services()
         nat = draw(st.lists(st.sampled_from([self.source_nat, self.destination_nat]), max_size=4))
         tree["nat"] = [make() for make in nat]
         opened = {"ssh": self.ssh, "metrics": self.metrics}

@@ -238,8 +238,9 @@ def _claims(service: VirtualService) -> Iterator[tuple[PortRange, Protocol, Loc]
     for i, each in enumerate(stated):
         for ports in each.ports:
             yield ports, each.protocol, (*base, "ports", i)
-    if service.ftp:
-        yield service.ftp.passive, Protocol.TCP, (*base, "ftp", "passive")
+    for ports in service.ports[-1].ports if service.ftp else ():
+        key = "active" if ports.first == FTP_DATA else "passive"
+        yield ports, Protocol.TCP, (*base, "ftp", key)
 
 
 def _overlap(one: PortRange, other: PortRange) -> bool:

@@ -48,10 +48,16 @@ class Placing:
             for n, address in enumerate(server.addresses):
                 self._check_target(address, service, (*at, "address", n))
                 self._check_once(address, seen, (*at, "address", n))
+        self._check_sorry(service, seen, (*loc, "sorry"))
+
+    def _check_sorry(self, service: VirtualService, seen: dict[Address, Loc], loc: Loc) -> None:
         if service.sorry:
-            self._check_families("sorry server", service.sorry, service, (*loc, "sorry"))
-            for n, address in enumerate(service.sorry):
-                self._check_target(address, service, (*loc, "sorry", "address", n))
+            self._check_families("sorry server", service.sorry, service, loc)
+        for n, address in enumerate(service.sorry):
+            at = (*loc, "address", n)
+            self._check_target(address, service, at)
+            if address in seen:
+                self._faults.add(at, f"the sorry server {address} is one of those it stands in for")
 
     def _check_once(self, address: Address, seen: dict[Address, Loc], loc: Loc) -> None:
         if seen.setdefault(address, loc) != loc:

@@ -28,7 +28,7 @@ from tests.render.packets import ICMPV6, Packet, decode
 
 LIMIT_S = 1.0
 HOST = bytes.fromhex("020000000001")
-HOSTS = (2, 3, 7, 60)  # numbers of the hosts on each link
+HOSTS = (2, 3, 7, 21, 60)  # numbers of the hosts on each link
 TYPES = {4: 0x0800, 6: 0x86DD}
 LOCAL = "local"  # in place of a network card: the router sends the packet itself
 
@@ -110,7 +110,8 @@ def wire(card: str, number: int, addresses: list[str]) -> socket.socket:
     host has its MAC address, and it has no IPv6.
     """
     end = f"wire{number}"
-    known = {str(ip_interface(each).network[host]) for each in addresses for host in HOSTS}
+    networks = [ip_interface(each).network for each in addresses]
+    known = {str(n[host]) for n in networks for host in HOSTS if host < n.num_addresses}
     hosts = sorted(known - {each.split("/")[0] for each in addresses})
     ip(f"link add name {card} type veth peer name {end}")
     Path(f"/proc/sys/net/ipv6/conf/{end}/disable_ipv6").write_text("1\n")

@@ -18,7 +18,10 @@ def test_a_site_renders_to_the_files_expected(name):
     assert golden.flat(golden.rendered(name)) == golden.expected(name)
 
 
-@pytest.mark.parametrize("name", ["testcase", "mail-firewall", "branch"])
+STARTS = ["testcase", "mail-firewall", "branch", "ftp-lvs", "web-bundle", "mail-balancer"]
+
+
+@pytest.mark.parametrize("name", STARTS)
 def test_the_golden_site_is_the_example_that_users_start_from(name):
     site = golden.HERE / name / "site.yaml"
     assert site.read_bytes() == (EXAMPLES / f"{name}.yaml").read_bytes()
