@@ -138,10 +138,17 @@ class Placing:
         elif around[0].role is not Role.TRAFFIC:
             what = f"{address} is in network {quote(around[0].name)}, which has role "
             self._faults.add(loc, f"{what}{around[0].role}: no traffic goes there")
-        elif not all(is_host(address, p) for p in around[0].prefixes() if _lies_in(address, p)):
-            self._faults.add(
-                loc, f"{address} is no host's address in {_prefix(address, around[0])}"
-            )
+        elif not is_host(address, prefix := _prefix(address, around[0])):
+            self._faults.add(loc, f"{address} is no host's address in {prefix}")
+        elif service.forward is Forward.NAT and self._pair:
+            self._check_gateway(address, around[0], loc)
+
+    def _check_gateway(self, address: Address, network: Network, loc: Loc) -> None:
+        """The servers' answers need a way back through whichever node is active."""
+        if self._known and not any(a.version == address.version for a in network.virtual):
+            what = f"network {quote(network.name)} has no virtual IPv{address.version} address"
+            hint = "behind NAT the servers need one as their gateway: a node's own is gone with it"
+            self._faults.warn(loc, what, hint)
 
     def _check_off_link(self, address: Address, service: VirtualService, loc: Loc) -> None:
         if service.forward is Forward.NAT:
@@ -172,4 +179,6 @@ def _lies_in(address: Address, prefix: Prefix) -> bool:
 
 
 def _prefix(address: Address, network: Network) -> Prefix:
-    return next(p for p in network.prefixes() if _lies_in(address, p))
+    """The widest of the network's prefixes around the address: others are of single addresses."""
+    around = [p for p in network.prefixes() if _lies_in(address, p)]
+    return min(around, key=lambda prefix: prefix.prefixlen)

@@ -69,13 +69,15 @@ def test_json_for_a_bad_site(
                 "hint": "did you mean 'sync'?",
             }
         ],
+        "warnings": [],
     }
 
 
 def test_json_for_a_good_site(capsys: pytest.CaptureFixture[str]) -> None:
     path = EXAMPLES / "branch.yaml"
     assert check(path, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"file": str(path), "ok": True, "problems": []}
+    expected = {"file": str(path), "ok": True, "problems": [], "warnings": []}
+    assert json.loads(capsys.readouterr().out) == expected
 
 
 def test_json_for_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

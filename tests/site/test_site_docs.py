@@ -76,6 +76,10 @@ def test_the_mistakes_are_shown_as_they_are(
         ("priority", "100"),
         ("role", "`traffic`"),
         ("action", "`accept`"),
+        ("forward", "`nat`"),
+        ("quorum", "1"),
+        ("hysteresis", "0"),
+        ("on_failure", "`remove`"),
     ],
 )
 def test_defaults_are_those_of_the_schema(key: str, default: str) -> None:
