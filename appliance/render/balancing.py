@@ -126,7 +126,7 @@ def one_way(view: View, to: Chain) -> Iterator[Line]:
 
     What it says of ICMP errors is of no more use: it forgets a connection that it sees half of.
     """
-    services = [s for s in view.plan.virtual_services if s.forward is not Forward.NAT]
+    services = _answered_elsewhere(view.plan)
     if not services:
         return
     yield nft.Remark("Virtual services whose answers go another way.")
@@ -138,6 +138,16 @@ def one_way(view: View, to: Chain) -> Iterator[Line]:
             yield nft.rule(nft_map.daddr_of(hosts), kind, nft.accept(), comment="of their clients")
 
 
+def _answered_elsewhere(plan: Plan) -> list[VirtualService]:
+    return [s for s in plan.virtual_services if s.forward is not Forward.NAT]
+
+
+def untranslated(plan: Plan) -> Iterator[nft.Rule]:
+    """A server that answers the client itself must see the client's address."""
+    if services := _answered_elsewhere(plan):
+        yield nft.rule(nft_map.marked(_marks(services)), nft.accept(), comment="answered elsewhere")
+
+
 def both_ways(view: View, to: Chain) -> Iterator[Line]:
     """New connections to services by NAT: connection tracking has seen that they are such."""
     services = [s for s in view.plan.virtual_services if s.forward is Forward.NAT]
@@ -147,8 +157,11 @@ def both_ways(view: View, to: Chain) -> Iterator[Line]:
 
 
 def _admitted(view: View, services: Sequence[VirtualService], to: Chain) -> Iterator[nft.Rule]:
-    marks = [mark for service in services for mark in service.marks.values()]
-    yield nft.rule(view.comes_from(None), nft_map.marked(marks), nft.goto(to))
+    yield nft.rule(view.comes_from(None), nft_map.marked(_marks(services)), nft.goto(to))
+
+
+def _marks(services: Sequence[VirtualService]) -> list[int]:
+    return [mark for service in services for mark in service.marks.values()]
 
 
 def sync_messages(view: View, pair: Pair) -> Iterator[Line]:

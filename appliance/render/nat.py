@@ -29,7 +29,8 @@ def source(view: View) -> Chain:
     own = nft.rule(nft.own_source(), nft.accept(), comment="the node's own")
     rules = chain.from_iterable(_source(view, entry) for entry in view.plan.source_nat)
     base = Base(Kind.NAT, Hook.POSTROUTING, Priority.SRCNAT, Policy.ACCEPT)
-    return Chain("source-nat", (own, *balancing.data_sources(view), *rules), base)
+    balanced = (*balancing.untranslated(view.plan), *balancing.data_sources(view))
+    return Chain("source-nat", (own, *balanced, *rules), base)
 
 
 def _destination(view: View, entry: DestinationNat) -> Iterator[Rule]:

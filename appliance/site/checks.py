@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Annotated
 
 from pydantic import BeforeValidator
@@ -16,6 +17,9 @@ from appliance.site.words import quote
 # keepalived reads lines of 1024 bytes (MAXBUF in its parser.h).
 LONGEST_TEXT = 300
 LONGEST_PAYLOAD = 256  # bytes
+
+# Escapes and flags of Python alone, names of classes, and counts from 10000 (PCRE2 ends at 65535).
+_NOT_PCRE = re.compile(r"\\[uU]|\(\?[a-z-]*[uL]|\[:|\{[0-9,]*[0-9]{5}")
 
 
 def _time(text: str) -> int:
@@ -60,14 +64,19 @@ def _digest(text: str) -> str:
 def _regex(text: str) -> str:
     """A regular expression that keepalived's parser hands on whole.
 
-    It is PCRE2's, which Python's is close to: what that refuses would never match there either.
+    It is PCRE2's. Python's is close to it: of random ones that Python takes, PCRE2 takes all, but
+    for what is refused by name.
     """
     if not text.isascii() or not text or len(text) > LONGEST_TEXT:
         raise refuse(f"a regular expression is of 1 to {LONGEST_TEXT} ASCII characters")
     if re.search(r"\$[_{]", text):
         raise refuse("keepalived takes '$_' and '${' for its own", "write [$]_ or [$]{")
+    if odd := _NOT_PCRE.search(text):
+        raise refuse(f"{quote(odd[0])} means something else to PCRE2, or nothing")
     try:
-        re.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            re.compile(text)
     except (re.error, OverflowError, RecursionError) as wrong:
         raise refuse(f"{quote(text)} is no regular expression: {wrong}") from None
     return text

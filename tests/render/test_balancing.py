@@ -128,6 +128,12 @@ def test_udp_is_told_from_tcp_and_by_its_ports():
 # Renderings
 
 
+def test_a_server_that_answers_itself_sees_the_client():
+    chain = ruleset.render(plan("balancer"), "lb1").partition("chain source-nat")[2]
+    spared = chain.index("meta mark { 80, 1000080, 190117, 753177 } accept")
+    assert spared < chain.index("snat ip to")
+
+
 def test_any_number_of_services_costs_one_lookup():
     rules = [
         line
