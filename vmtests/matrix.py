@@ -79,7 +79,8 @@ class Matrix:
         return [
             f"{len(self.rows)} faults, {sum(o.takeovers for o in self.rows)} takeovers. "
             f"Sessions promised: {promised}; kept: {kept}; lost: {promised - kept}.",
-            f"Gap at a power loss, under this load: median {median(gaps):.0f} ms, worst {max(gaps):.0f} ms.",
+            f"Gap at a power loss, under this load: "
+            f"median {median(gaps):.0f} ms, worst {max(gaps):.0f} ms.",
         ]
 
     def _controls(self) -> Iterator[str]:
