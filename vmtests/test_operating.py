@@ -6,12 +6,14 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from appliance.lab import load
 from appliance.lab.control import Shell
 from appliance.lab.pair import Lab
 from appliance.lab.service import Service, serving
@@ -24,6 +26,9 @@ SITE = (
     .replace("site: testcase", "site: operating")
     .replace("  ssh: {from", "  metrics: {from: inside}\n  ssh: {from")
 )
+B = "192.168.1.3"
+SNAT = load.Path("snat", "inside", "outside", ip_address(B))
+HELD = load.Cell(load.Kind.HELD, SNAT, load.Mode.PORT)
 HEALTHY_WITHIN = 60  # seconds: conntrackd's and the agents' own delays, on a slow machine
 
 pytestmark = pytest.mark.parametrize("lab", [SITE], indirect=True, ids=["operating"])
@@ -49,13 +54,13 @@ class Operator:
         assert done.returncode == (1 if told["problems"] else 0)
         return list(told["problems"])
 
-    def verdicts(self) -> dict[int, tuple[bool, str | None]]:
-        """Of each SSH session through the pair: whether it would survive, by its client's port."""
+    def verdicts(self, port: int = 22) -> dict[int, tuple[bool, str | None]]:
+        """Of each session to this port of B: whether it would survive, by its client's port."""
         told = json.loads(self.run("sessions", "--will-survive", "--json"))
         return {
             each["original"][1]: (each["survives"], each["reason"])
             for each in told["sessions"]
-            if each["original"][2:] == ["192.168.1.3", 22] and each["survives"] is not None
+            if each["original"][2:] == [B, port] and each["survives"] is not None
         }
 
 
@@ -109,6 +114,20 @@ def test_sessions_tells_what_would_survive(pair: Lab, operator: Operator) -> Non
     (fresh,) = seen.keys() - {old}
     assert seen[old] == (True, None)
     assert seen[fresh] == (False, "not in the standby's cache")
+
+
+def test_sessions_knows_what_ftp_awaits(pair: Lab, operator: Operator) -> None:
+    """The data connection is agreed upon: it is the two agents that carry this over."""
+    hurt = pair.standby()
+    with load.start(pair, (HELD,)):
+        until(lambda: list(operator.verdicts(21).values()) == [(True, None)], 30, "a held one")
+        hurt.succeed("systemctl stop appliance-expectations")
+        lost = "the agents that carry what the helper knows are not at work on both nodes"
+        try:
+            until(lambda: list(operator.verdicts(21).values()) == [(False, lost)], 30, lost)
+        finally:
+            hurt.succeed("systemctl start appliance-expectations")
+        until(lambda: list(operator.verdicts(21).values()) == [(True, None)], 60, "held again")
 
 
 def metrics(host: Shell, address: str) -> str | None:

@@ -21,7 +21,6 @@ _EXPECTATION_NEW, _EXPECTATION_GONE = 4, 6  # NFNLGRP_CONNTRACK_EXP_*
 _SO_RCVBUFFORCE = 33
 _BUFFER = 4 << 20  # bytes: some thousand events, should this process not run for a moment
 _BATCH = 64
-_PAUSE_S = 0.002  # between batches of what is not urgent
 AT_ONCE = 64
 _EVENTS = 100_000  # far more than the buffer holds
 
@@ -36,13 +35,14 @@ def forget(own: frozenset[Address], superseded: Callable[[], bool], limit: float
     return _write(_passing(own), lambda: superseded() or time.monotonic() > deadline)
 
 
-def renew(superseded: Callable[[], bool]) -> int:
+def renew(stop: Callable[[], bool]) -> int:
     """Give the established connections their whole timeout again; how many had not half of it.
 
-    Takes its time, some 30 us an entry, for the packets to have theirs; ends as soon as
-    `superseded` says so. OSError when the kernel refuses.
+    Ends when `stop` says so, which is asked each few dozen entries, and may take its time. OSError
+    when the kernel refuses.
     """
-    return _write(_renewals(), superseded)
+    request = ctnetlink.with_status(ctnetlink.ASSURED)
+    return _write((ctnetlink.renewal(*each) for each in _connections(request)), stop)
 
 
 def _write(messages: Iterator[bytes | None], stop: Callable[[], bool]) -> int:
@@ -67,15 +67,6 @@ def _passing(own: frozenset[Address]) -> Iterator[bytes | None]:
         passes = not ends & own
         original, identity = found[Connection.ORIGINAL], found[Connection.ID]
         yield _deletion(family, original, identity) if passes else None
-
-
-def _renewals() -> Iterator[bytes | None]:
-    """For each connection the message that renews its timeout, where that is needed."""
-    request = ctnetlink.with_status(ctnetlink.ASSURED)
-    for number, (family, found) in enumerate(_connections(request)):
-        if number % _BATCH == 0:
-            time.sleep(_PAUSE_S)
-        yield ctnetlink.renewal(family, found)
 
 
 def _connections(request: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:

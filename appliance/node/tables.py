@@ -30,6 +30,7 @@ _COMPARE_EVERY_S = 5.0
 _SERVE_EVERY_S = 10.0  # to read the kernel's table and send all of it is no small thing
 _PEER_SILENT_S = 5.0  # conntrackd speaks each second
 _FORGET_LIMIT_S = 0.1  # a tick; what is left goes in the next ones
+_PAUSE_S = 0.002  # each few dozen connections
 _NEVER = float("inf")
 
 
@@ -106,10 +107,14 @@ class Tables:
         if just then data was under way, and 60 s if that was too long ago. What is idle now would
         end before its time. Not urgent, and so in no one's way.
         """
+        pause = threading.Event()
+
+        def stop() -> bool:
+            return pause.wait(_PAUSE_S) or superseded()
 
         def work() -> None:
             try:
-                log.info("gave %d connections their whole timeout", self.world.renew(superseded))
+                log.info("gave %d connections their whole timeout", self.world.renew(stop))
             except OSError as error:
                 log.error("cannot renew timeouts: %s", error)
 
