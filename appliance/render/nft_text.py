@@ -16,6 +16,7 @@ from appliance.render.nft import (
     Remark,
     Set,
     Table,
+    plain,
     quoted,
 )
 
@@ -39,17 +40,16 @@ def kept_comment(words: str) -> str:
 
 def _object(item: Object) -> str:
     match item:
-        case Set(name, family, elements, comment):
+        case Set(name, family, elements, comment, prefixes):
             kind = "ipv4_addr" if family is Family.IPV4 else "ipv6_addr"
-            members = ", ".join(str(each) for each in elements)
-            return _block(
-                f"set {name}",
-                [f"type {kind}", f"elements = {{ {members} }}", _comment(comment)],
-            )
+            members = ", ".join(plain(each) for each in elements)
+            ranges = ["flags interval", "auto-merge"] if prefixes else []
+            lines = [f"type {kind}", *ranges, f"elements = {{ {members} }}", _comment(comment)]
+            return _block(f"set {name}", lines)
         case Counter(name, comment):
             return _block(f"counter {name}", [_comment(comment)])
-        case Limit(name, per_second):
-            return _block(f"limit {name}", [f"rate {per_second}/second"])
+        case Limit(name, packets, per, burst):
+            return _block(f"limit {name}", [f"rate {packets}/{per} burst {burst} packets"])
         case Helper(name):
             return _block(f"ct helper {name}", [f"type {quoted(name)} protocol tcp;"])
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from appliance.plan.model import Pair, Plan
-from appliance.render import conntrackd, identity, keepalived, networkd, ruleset, sshd, sysctl
+from appliance.plan.model import Pair, Plan, Servers
+from appliance.render import (
+    conntrackd,
+    identity,
+    keepalived,
+    networkd,
+    ruleset,
+    servers,
+    sshd,
+    sysctl,
+)
 from appliance.render.tree import File, FileTree, NodeFiles
 
 SECRET = 0o600
@@ -15,6 +24,9 @@ KEEPALIVED = PurePosixPath("etc/keepalived/keepalived.conf")
 CONNTRACKD = PurePosixPath("etc/conntrackd/conntrackd.conf")
 SSHD = PurePosixPath("etc/ssh/sshd_config.d/10-appliance.conf")
 METRICS = PurePosixPath("etc/appliance/metrics.json")
+SYSLOG = PurePosixPath("etc/appliance/syslog.json")
+NTP = PurePosixPath("etc/systemd/timesyncd.conf.d/10-appliance.conf")
+DNS = PurePosixPath("etc/resolv.conf")
 NETWORKS = PurePosixPath("etc/systemd/network")
 
 
@@ -24,7 +36,7 @@ def render(plan: Plan) -> FileTree:
 
 
 def _node(plan: Plan, node: str) -> NodeFiles:
-    files = _everywhere(plan, node) | _networks(plan, node)
+    files = _everywhere(plan, node) | _networks(plan, node) | _servers(plan.servers)
     if plan.ssh:
         files |= _ssh(plan, node)
     if plan.metrics:
@@ -47,10 +59,25 @@ def _everywhere(plan: Plan, node: str) -> dict[PurePosixPath, File]:
 
 def _networks(plan: Plan, node: str) -> dict[PurePosixPath, File]:
     foreign = PurePosixPath("etc/systemd/networkd.conf.d/10-appliance.conf")
-    return {foreign: File(networkd.FOREIGN)} | {
-        NETWORKS / f"10-{each.interface}.network": File(networkd.render(plan, node, each))
-        for each in plan.networks.values()
-    }
+    files = {foreign: File(networkd.FOREIGN)}
+    for each in plan.networks.values():
+        name = f"10-{each.interface}"
+        files[NETWORKS / f"{name}.network"] = File(networkd.render(plan, node, each))
+        if each.vlan:
+            files[NETWORKS / f"{name}.netdev"] = File(networkd.netdev(each, each.vlan))
+    return files
+
+
+def _servers(asked: Servers) -> dict[PurePosixPath, File]:
+    """The files that say whom the node itself asks and tells; without its file a service is off."""
+    files = {}
+    if asked.syslog:
+        files[SYSLOG] = File(servers.syslog(asked.syslog))
+    if asked.ntp:
+        files[NTP] = File(servers.ntp(asked.ntp))
+    if asked.dns:
+        files[DNS] = File(servers.dns(asked.dns))
+    return files
 
 
 def _ssh(plan: Plan, node: str) -> dict[PurePosixPath, File]:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from appliance.plan.model import Action, Role
+from appliance.plan.model import Action, Role, Transport
 from appliance.site import values as v
-from appliance.site.addresses import Host, Match, OnLink, RouteTo
+from appliance.site.addresses import Element, Host, Match, OnLink, RouteTo
 from appliance.site.keys import PublicKey
 from appliance.site.scalars import Many, Maybe, Some, found, refuse
 
@@ -58,12 +58,19 @@ class Route(Closed):
     via: Host
 
 
+class Vlan(Closed):
+    """Where a tagged network is."""
+
+    on: v.Word
+    id: v.Tag
+
+
 class Network(Closed):
     """One network and the card that each node has in it."""
 
-    not_yet = frozenset({"vlan"})
-
-    interface: v.InterfaceName
+    # One of the two: which of them is missing, or too many, `appliance.plan.addressing` says.
+    interface: Maybe[v.InterfaceName] = None
+    vlan: Maybe[Vlan] = None
     role: v.RoleWord = Role.TRAFFIC
     addresses: Annotated[dict[str, Many[OnLink]], BlankMapping]
     aliases: Annotated[dict[str, Many[OnLink]], BlankMapping] = {}
@@ -79,6 +86,13 @@ class Ha(Closed):
     preempt: v.Switch = False
     sync: Maybe[Some[v.Word]] = None
     vrid: v.Vrid = 51
+
+
+class AddressSet(Closed):
+    """Addresses under one name."""
+
+    type: v.SetKindWord = v.SetKind.ADDRESS
+    elements: Many[Element]
 
 
 class _Matching(Closed):
@@ -101,8 +115,7 @@ class _Matching(Closed):
 class Rule(_Matching):
     """One firewall rule."""
 
-    not_yet = frozenset({"limit"})
-
+    limit: Maybe[v.RateWord] = None
     action: v.ActionWord = Action.ACCEPT
     comment: Maybe[v.Comment] = None
 
@@ -117,7 +130,7 @@ class Nat(_Matching):
 class LogSwitch(Closed):
     """Logging that is on."""
 
-    limit: Maybe[v.Rate] = None
+    limit: Maybe[v.RateWord] = None
 
 
 def _log_switch(value: object) -> object:
@@ -156,13 +169,22 @@ class Metrics(Closed):
     port: v.OpenPort = 9100
 
 
-class Management(Closed):
-    """How the appliance is reached itself."""
+class LogHost(Closed):
+    """Where log lines go."""
 
-    not_yet = frozenset({"syslog", "ntp", "dns"})
+    address: Host
+    port: v.Port = 514
+    protocol: v.TransportWord = Transport.UDP
+
+
+class Management(Closed):
+    """How the appliance is reached itself, and whom it asks and tells."""
 
     ssh: Ssh | None = None
     metrics: Metrics | None = None
+    syslog: Annotated[tuple[LogHost, ...], BlankList] = ()
+    ntp: Maybe[Some[Host]] = None
+    dns: Maybe[Some[Host]] = None
 
 
 class Expect(Closed):
@@ -179,7 +201,7 @@ class Expect(Closed):
 class Site(Closed):
     """The whole file."""
 
-    not_yet = frozenset({"virtual_services", "sets"})
+    not_yet = frozenset({"virtual_services"})
 
     # With defaults, so that the rest is checked without them; `validate` asks for these.
     needed: ClassVar[tuple[str, ...]] = ("site", "nodes", "networks")
@@ -189,6 +211,7 @@ class Site(Closed):
     networks: Annotated[dict[v.NetworkName, Network], BlankMapping] = {}
     ha: Ha | None = None
     services: Annotated[dict[v.ServiceName, Some[v.ServiceWord]], BlankMapping] = {}
+    sets: Annotated[dict[v.SetName, AddressSet], BlankMapping] = {}
     firewall: Firewall = Firewall()
     nat: Annotated[tuple[Nat, ...], BlankList] = ()
     management: Management = Management()

@@ -87,9 +87,6 @@ def _unknown_key(loc: Loc, faults: Faults) -> None:
 
 def _missing_key(loc: Loc, faults: Faults) -> None:
     *around, key = loc
-    given = faults.document.values
-    if key == "interface" and (*around, "vlan") in given:
-        return
     faults.add(tuple(around), f"key '{key}' is missing{_within(around)}", key=True)
 
 

@@ -63,16 +63,7 @@ def test_the_file_is_named_as_it_was_given(tmp_path: Path) -> None:
 
 
 NOT_YET = {
-    "edge": [
-        "20:5: 'vlan' in networks.dmz is not supported yet",
-        "37:1: 'sets' is not supported yet",
-        "43:27: address set '@blocked' is not supported yet",
-        "47:54: 'limit' in firewall.rules is not supported yet",
-        "55:1: 'virtual_services' is not supported yet",
-        "94:3: 'syslog' in management is not supported yet",
-        "95:3: 'ntp' in management is not supported yet",
-        "96:3: 'dns' in management is not supported yet",
-    ],
+    "edge": ["55:1: 'virtual_services' is not supported yet"],
     "ftp-lvs": ["24:1: 'virtual_services' is not supported yet"],
     "mail-balancer": ["22:1: 'virtual_services' is not supported yet"],
     "web-bundle": ["24:1: 'virtual_services' is not supported yet"],

@@ -16,9 +16,11 @@ from appliance.plan.model import (
     Node,
     Origin,
     Pair,
+    Per,
     Plan,
     PortRange,
     Protocol,
+    Rate,
     Role,
     Route,
     Rule,
@@ -31,6 +33,7 @@ from appliance.plan.model import (
 from appliance.site import load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+TEN = Rate(10, Per.SECOND)
 
 
 def tcp(*ports: int) -> Service:
@@ -71,7 +74,7 @@ def test_testcase() -> None:
             origin=Origin(31, 5),
         ),
     )
-    assert plan.log == DropLog(dropped=True, invalid=True, per_second=10)
+    assert plan.log == DropLog(dropped=True, invalid=True, limit=TEN)
     assert plan.pair == Pair(
         advert_ms=100,
         preempt=False,
@@ -148,7 +151,7 @@ def test_mail_firewall() -> None:
         "192.168.0.40",
         "192.168.0.40",
     ]
-    assert plan.log == DropLog(dropped=True, invalid=False, per_second=10)
+    assert plan.log == DropLog(dropped=True, invalid=False, limit=TEN)
 
 
 def test_branch() -> None:
@@ -195,7 +198,7 @@ networks:
 def test_the_smallest_site_lets_nothing_through(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, ONE)
     assert plan.rules == plan.source_nat == plan.destination_nat == plan.expectations == ()
-    assert plan.log == DropLog(dropped=False, invalid=False, per_second=10)
+    assert plan.log == DropLog(dropped=False, invalid=False, limit=TEN)
     assert plan.ssh is None
 
 
@@ -273,9 +276,10 @@ def test_where_a_rule_holds(
 @pytest.mark.parametrize(
     ("stated", "log"),
     [
-        ("{dropped: {limit: 3/s}, invalid: no}", DropLog(True, False, 3)),
-        ("{dropped: {}}", DropLog(True, False, 10)),
-        ("{dropped: off, invalid: TRUE}", DropLog(False, True, 10)),
+        ("{dropped: {limit: 3/s}, invalid: no}", DropLog(True, False, Rate(3, Per.SECOND))),
+        ("{dropped: {limit: 90/minute}}", DropLog(True, False, Rate(90, Per.MINUTE))),
+        ("{dropped: {}}", DropLog(True, False, TEN)),
+        ("{dropped: off, invalid: TRUE}", DropLog(False, True, TEN)),
     ],
 )
 def test_logging(tmp_path: Path, stated: str, log: DropLog) -> None:
