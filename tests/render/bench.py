@@ -110,7 +110,8 @@ def wire(card: str, number: int, addresses: list[str]) -> socket.socket:
     host has its MAC address, and it has no IPv6.
     """
     end = f"wire{number}"
-    known = {str(ip_interface(each).network[host]) for each in addresses for host in HOSTS}
+    networks = [ip_interface(each).network for each in addresses]
+    known = {str(n[host]) for n in networks for host in HOSTS if host < n.num_addresses}
     hosts = sorted(known - {each.split("/")[0] for each in addresses})
     ip(f"link add name {card} type veth peer name {end}")
     Path(f"/proc/sys/net/ipv6/conf/{end}/disable_ipv6").write_text("1\n")
