@@ -346,6 +346,10 @@ class Plan:
         """The other node of a pair; None on a site of one."""
         return next((node for node in self.nodes if node.name != name), None)
 
+    def cards(self) -> tuple[str, ...]:
+        """The networks that have a card of their own, in the order of the file."""
+        return tuple(name for name, network in self.networks.items() if network.vlan is None)
+
     def card(self, network: str) -> str:
         """The network whose card that network is on: of a tagged one another, else itself."""
         vlan = self.networks[network].vlan
