@@ -3,7 +3,7 @@
 The journal itself is the queue: it lies on the disk, is bounded, and outlives a reboot. So a log
 host that is away holds up nothing and fills nothing; when it is back, it gets what is left of what
 it missed. A bookmark in FOLDER for each host says how far it has come: by TCP, what its kernel has
-taken in, and after a break lines may come twice; by UDP, what was sent, and nobody knows more.
+taken in; by UDP, what was sent, and nobody knows more.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import termios
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ CONFIG = Path("/etc/appliance/syslog.json")
 RETRY_S = 2.0
 WORTH_TELLING_S = 60.0  # how long it has to have gone well before a failure is told again
 PATIENCE_S = 10.0  # for a connection to come about, and for room in its buffer
+QUIET_S = 1.0  # without an entry, until it is looked what the host has taken in meanwhile
 UNANSWERED_MS = 30_000  # for the other end to acknowledge, before it counts as gone
 
 LONGEST = 8192  # bytes of a line: what a receiver should take at least by RFC 5425 section 4.3.1
@@ -120,38 +122,60 @@ def _word(entry: Entry, longest: int, *keys: str) -> str:
     return re.sub(r"[^!-~]", "_", said)[:longest] or "-"
 
 
+class Link:
+    """A way to a log host, and how far its end has taken in what was sent."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._stream = end.type is socket.SOCK_STREAM
+        self._sent = 0
+        self._under_way: deque[tuple[int, str]] = deque()
+
+    def send(self, data: bytes, cursor: str) -> None:
+        """Send one line, the entry of that cursor; OSError where the host cannot be reached.
+
+        By TCP lines end in a line feed (RFC 6587 section 3.4.2). A log host says nothing, but that
+        it closes the connection: a line written after that would be lost.
+        """
+        if self._stream and select.select([self._end], [], [], 0)[0] and not self._end.recv(4096):
+            raise ConnectionError("the log host has closed the connection")
+        data += b"\n" if self._stream else b""
+        self._end.sendall(data)
+        self._sent += len(data)
+        self._under_way.append((self._sent, cursor))
+
+    def taken(self) -> str | None:
+        """The last entry that the other end has whole, if there is a later one than last time."""
+        out, newest = self._sent - self._unacknowledged(), None
+        while self._under_way and self._under_way[0][0] <= out:
+            _, newest = self._under_way.popleft()
+        return newest
+
+    def _unacknowledged(self) -> int:
+        """Bytes: SIOCOUTQ of tcp(7)."""
+        if not self._stream:
+            return 0
+        return int.from_bytes(fcntl.ioctl(self._end, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 @contextmanager
-def connected(host: Host) -> Iterator[socket.socket]:
-    """A socket to the host; OSError where it cannot be reached."""
+def connected(host: Host) -> Iterator[Link]:
+    """A way to the host; OSError where it cannot be reached."""
     family = socket.AF_INET if ip_address(host.address).version == 4 else socket.AF_INET6
     kind = socket.SOCK_STREAM if host.protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(family, kind) as link:
-        link.settimeout(PATIENCE_S)
+    with socket.socket(family, kind) as end:
+        end.settimeout(PATIENCE_S)
         if kind is socket.SOCK_STREAM:
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_MS)
-        link.connect((host.address, host.port))
-        yield link
-
-
-def send(link: socket.socket, data: bytes) -> bool:
-    """Send one line; whether the other end has all that was sent until now. OSError where not.
-
-    By TCP lines end in a line feed (RFC 6587 section 3.4.2). A log host says nothing, but its end
-    of the connection: a line that is written after that would be lost.
-    """
-    if link.type is socket.SOCK_DGRAM:
-        link.send(data)
-        return True
-    if select.select([link], [], [], 0)[0] and not link.recv(4096):
-        raise ConnectionError("the log host has closed the connection")
-    link.sendall(data + b"\n")
-    # What the other end has not acknowledged yet, in bytes: SIOCOUTQ of tcp(7).
-    return not any(fcntl.ioctl(link, termios.TIOCOUTQ, bytes(4)))
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_MS)
+        end.connect((host.address, host.port))
+        yield Link(end)
 
 
 @contextmanager
-def journal(after: str | None) -> Iterator[Iterator[Entry]]:
-    """What comes after that place in the journal, or since the boot, and all that follows."""
+def journal(after: str | None) -> Iterator[Iterator[Entry | None]]:
+    """What comes after that place in the journal, or since the boot, and all that follows; None
+    once when nothing has come for a while.
+    """
     # To follow means this boot only, unless one says otherwise.
     start = ["--boot=all", f"--after-cursor={after}"] if after else ["--boot"]
     argv = ["journalctl", "--follow", "--no-tail", "--all", "--output=json", *start]
@@ -159,16 +183,26 @@ def journal(after: str | None) -> Iterator[Iterator[Entry]]:
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as reader:
         assert reader.stdout
         try:
-            yield _entries(iter(reader.stdout.readline, b""))
+            yield _entries(reader.stdout.fileno())
         finally:
             reader.kill()
 
 
-def _entries(lines: Iterator[bytes]) -> Iterator[Entry]:
-    """What can be read; one entry that cannot must not stand in the way of the others."""
-    for each in lines:
-        with suppress(ValueError):
-            yield json.loads(each)
+def _entries(source: int) -> Iterator[Entry | None]:
+    rest = b""
+    patience: float | None = QUIET_S
+    while True:
+        if not select.select([source], [], [], patience)[0]:
+            patience = None
+            yield None
+            continue
+        if not (piece := os.read(source, 65536)):
+            return
+        *lines, rest = (rest + piece).split(b"\n")
+        for each in lines:
+            with suppress(ValueError):  # what cannot be read must not hold up the rest
+                yield json.loads(each)
+        patience = QUIET_S
 
 
 def forward(host: Host, bookmark: Bookmark) -> None:
@@ -179,8 +213,10 @@ def forward(host: Host, bookmark: Bookmark) -> None:
         try:
             with connected(host) as link, journal(bookmark.cursor) as entries:
                 for entry in entries:
-                    if send(link, line(entry)):
-                        bookmark.move(entry["__CURSOR"])
+                    if taken := link.taken():
+                        bookmark.move(taken)
+                    if entry:
+                        link.send(line(entry), entry["__CURSOR"])
             raise ChildProcessError("journalctl has ended")
         except OSError as error:
             # This is itself sent: a host that comes and goes must not make a log of its own.
