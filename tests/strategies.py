@@ -40,7 +40,11 @@ cards = st.one_of(
     st.from_regex(r"(enp|eth|ens|eno)[0-9]{1,4}", fullmatch=True),
     st.from_regex(r"[a-zA-Z][a-zA-Z0-9_-]{0,14}", fullmatch=True),
 ).filter(
-    lambda name: name.lower() not in ("lo", "all", "default", "null") and not reads_otherwise(name)
+    lambda name: (
+        name.lower() not in ("lo", "all", "default", "null")
+        and not reads_otherwise(name)
+        and not name.startswith("vlan")
+    )
 )
 comments = st.text(
     st.characters(codec="utf-8", exclude_characters='"', exclude_categories=("C", "Z"))
@@ -155,6 +159,10 @@ class Site:
         some = st.sampled_from([(4,), (6,), (4, 6)])
         self.links = [Link(i, draw(some)) for i in range(count)]
         self.used: dict[int, set[int]] = {i: set() for i in range(count)}
+        self.tagged: list[int] = []
+        self.tags: set[tuple[int, int]] = set()
+        self.sets: dict[str, tuple[int, ...]] = {}
+        self.gateways: set[int] = set()
         self.virtual: list[tuple[int, str]] = []
         self.traffic: list[int] = []
         self.held: list[tuple[int, str]] = []
@@ -182,14 +190,17 @@ class Site:
     # Networks
 
     def network_trees(self, sync: int | None, interfaces: list[str]) -> Tree:
-        gateways: set[int] = set()
         trees = {}
         for i, name in enumerate(self.networks):
-            trees[name] = self.network(i, sync, interfaces[i], gateways)
+            trees[name] = self.network(i, sync, interfaces[i])
         return trees
 
-    def network(self, i: int, sync: int | None, interface: str, gateways: set[int]) -> Tree:
+    def network(self, i: int, sync: int | None, interface: str) -> Tree:
         tree: Tree = {"interface": interface}
+        if i and self.maybe("vlan"):
+            self.tagged.append(i)
+            card = self.draw(st.sampled_from([n for n in range(i) if n not in self.tagged]))
+            tree = {"vlan": {"on": self.networks[card], "id": self.tag(card)}}
         role = "sync" if i == sync else self.draw(st.sampled_from([None, "traffic", "management"]))
         # The first network always carries traffic: a pair needs a virtual address somewhere.
         role = "traffic" if i == 0 and role == "management" else role
@@ -203,8 +214,15 @@ class Site:
         if self.pair and role not in ("sync", "management") and (i == 0 or self.maybe("virtual")):
             tree["virtual"] = self.short(self.moving(i))
         if role != "sync":
-            self.ways(tree, i, gateways)
+            self.ways(tree, i)
         return tree
+
+    def tag(self, card: int) -> int:
+        """An id that is free on that card; some are on two cards."""
+        free = [n for n in (1, 30, 31, 4094) if (card, n) not in self.tags]
+        tag = int(self.draw(st.sampled_from(free)))
+        self.tags.add((card, tag))
+        return tag
 
     def own(self, i: int, *, held: bool = False) -> list[str]:
         link = self.links[i]
@@ -228,11 +246,11 @@ class Site:
             found.append(f"fe80::{i + 1:x}/64")
         return found
 
-    def ways(self, tree: Tree, i: int, gateways: set[int]) -> None:
+    def ways(self, tree: Tree, i: int) -> None:
         link = self.links[i]
-        free = [version for version in link.versions if version not in gateways]
+        free = [version for version in link.versions if version not in self.gateways]
         chosen = [version for version in free if self.maybe("gateway")]
-        gateways.update(chosen)
+        self.gateways.update(chosen)
         if chosen:
             tree["gateway"] = self.short([self.hop(i, version) for version in chosen])
         if self.maybe("routes"):
@@ -248,7 +266,14 @@ class Site:
     # Rules
 
     def end(self, version: int) -> str:
-        """An address or prefix to match, of a host on some link or far away."""
+        """What a rule may match at one end, some of it of that IP version."""
+        sets = [name for name, versions in self.sets.items() if version in versions]
+        if sets and self.maybe("a set"):
+            return f"@{self.draw(st.sampled_from(sets))}"
+        return self.place(version)
+
+    def place(self, version: int) -> str:
+        """An address or prefix, of a host on some link or far away."""
         far = ["198.51.100.7", "203.0.113.0/24", "0.0.0.0/0"]
         far6 = ["2001:db8:ffff::7", "2001:db8:ffff::/48", "::/0"]
         near = [link for link in self.links if version in link.versions]
@@ -259,6 +284,18 @@ class Site:
                 self.draw(st.sampled_from([link.prefix(version), link.host(version, number)]))
             )
         return str(self.draw(st.sampled_from(far if version == 4 else far6)))
+
+    def address_sets(self) -> Tree:
+        """Sets of one IP version or of both, some of their elements inside others."""
+        trees = {}
+        for name in self.draw(st.lists(names, max_size=3, unique=True)):
+            versions = self.draw(st.sampled_from([(4,), (6,), (4, 6)]))
+            some = range(self.draw(st.integers(1, 4)))
+            trees[name] = {"elements": self.short([self.place(v) for v in versions for _ in some])}
+            if self.maybe("type"):
+                trees[name]["type"] = "address"
+            self.sets[name] = versions
+        return trees
 
     def matching(self, version: int, *, to: bool = True, to_self: bool = False) -> Tree:
         tree: Tree = {"from": self.draw(st.sampled_from([*self.networks, "any"]))}
@@ -284,6 +321,8 @@ class Site:
         tree = self.matching(version, to_self=True)
         if self.maybe("service"):
             tree["service"] = self.service(version)
+        if self.maybe("limit"):
+            tree["limit"] = self.draw(st.sampled_from(["1/s", "10000/s", "7/minute", "100/hour"]))
         if self.maybe("action"):
             tree["action"] = self.draw(st.sampled_from(["accept", "drop", "reject"]))
         if self.maybe("comment"):
@@ -338,7 +377,7 @@ class Site:
         on_link = bool(near) and (forward != "tunnel" or self.maybe("on a link"))
         forward = forward if on_link else "tunnel"
         count = self.draw(st.integers(1, 4))
-        servers = [self.server(versions, near if on_link else [], n) for n in range(count)]
+        servers = [self.real_server(versions, near if on_link else [], n) for n in range(count)]
         servers[0].pop("weight", None)
         tree: Tree = {
             "address": self.short([address for _, address in held]),
@@ -349,7 +388,7 @@ class Site:
             tree["forward"] = forward
         return tree | self.manners(versions, tree)
 
-    def server(self, versions: list[int], near: list[int], number: int) -> Tree:
+    def real_server(self, versions: list[int], near: list[int], number: int) -> Tree:
         if near:
             i = self.draw(st.sampled_from(near))
             addresses = [self.links[i].host(v, self.number(i)) for v in versions]
@@ -399,6 +438,30 @@ class Site:
 
     # The rest
 
+    def server(self) -> str:
+        """The address of a host that the nodes can reach."""
+        i = self.draw(st.integers(0, len(self.links) - 1))
+        if self.gateways and self.maybe("far away"):
+            far = {4: "198.51.100.123", 6: "2001:db8:ffff::7b"}
+            return far[self.draw(st.sampled_from(sorted(self.gateways)))]
+        return self.links[i].host(
+            self.draw(st.sampled_from(self.links[i].versions)), self.number(i)
+        )
+
+    def servers(self, most: int) -> Any:
+        some = range(self.draw(st.integers(1, most)))
+        return self.short(list(dict.fromkeys(self.server() for _ in some)))
+
+    def log_hosts(self) -> list[Tree]:
+        trees: list[Tree] = []
+        for address in dict.fromkeys(self.server() for _ in range(self.draw(st.integers(1, 3)))):
+            trees.append({"address": address})
+            if self.maybe("port"):
+                trees[-1]["port"] = self.draw(ports)
+            if self.maybe("protocol"):
+                trees[-1]["protocol"] = self.draw(st.sampled_from(["udp", "tcp"]))
+        return trees
+
     def ssh(self) -> Tree:
         networks = st.lists(st.sampled_from(self.networks), unique=True)
         from_ = self.draw(networks)
@@ -429,6 +492,16 @@ class Site:
         if self.maybe("to"):
             tree["to"] = self.draw(st.sampled_from(self.networks))
         return tree
+
+    def management(self) -> Tree:
+        keys: dict[str, Callable[[], Any]] = {
+            "ssh": self.ssh,
+            "metrics": self.metrics,
+            "syslog": self.log_hosts,
+            "ntp": lambda: self.servers(4),
+            "dns": lambda: self.servers(3),
+        }
+        return {name: make() for name, make in keys.items() if self.maybe(name)}
 
     def ha(self, sync: int | None) -> Tree:
         tree: Tree = {}
@@ -474,12 +547,12 @@ class Site:
             name: self.short(draw(st.lists(word, min_size=1, max_size=3)))
             for name in self.own_services
         }
+        tree["sets"] = self.address_sets()
         tree["firewall"] = self.firewall()
         tree["virtual_services"] = self.virtual_services()
         nat = draw(st.lists(st.sampled_from([self.source_nat, self.destination_nat]), max_size=4))
         tree["nat"] = [make() for make in nat]
-        opened = {"ssh": self.ssh, "metrics": self.metrics}
-        tree["management"] = {name: make() for name, make in opened.items() if self.maybe(name)}
+        tree["management"] = self.management()
         tree["expect"] = [self.expectation() for _ in range(draw(st.integers(0, 2)))]
         return {key: value for key, value in tree.items() if value or draw(st.booleans())}
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from appliance.lab.children import Children
@@ -25,11 +26,15 @@ ANSWER_WITHIN = (
 
 class Cables:
     """The switch process with one switch for each network; `networks` gives the machines on
-    each.
+    each. A VLAN has no switch of its own: `tagged` gives the names and numbers of those on each.
     """
 
     def __init__(
-        self, children: Children, folder: Path, networks: Mapping[str, Sequence[str]]
+        self,
+        children: Children,
+        folder: Path,
+        networks: Mapping[str, Sequence[str]],
+        tagged: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self._lock = threading.Lock()
@@ -46,10 +51,11 @@ class Cables:
             log = folder / "switch.log"
             self._process = children.start(argv, descriptors=[theirs.fileno()], log=log)
         for network, machines in networks.items():
-            self._order("network", network=network, ports=list(machines))
+            vlans = dict(tagged.get(network, {}))
+            self._order("network", network=network, ports=list(machines), tagged=vlans)
 
     def capture(self, network: str) -> Path:
-        """The capture of a network; it grows while the lab runs."""
+        """The capture of a network, a VLAN's without tags; it grows while the lab runs."""
         return self.folder / f"{network}.pcap"
 
     def plug(self, network: str, machine: str) -> socket.socket:

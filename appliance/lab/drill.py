@@ -68,10 +68,15 @@ class Watch:
         """
         self.lab.cables.marks()  # let the captures be whole until now
         return max(
-            _moves([qemu.mac(self.lab.plan.site, self.active, name), *_homes(self.lab, name, mark)])
+            _moves([self._home(name), *_homes(self.lab, name, mark)])
             for name, mark in self.marks.items()
             if self.lab.plan.networks[name].virtual
         )
+
+    def _home(self, network: str) -> str:
+        """The MAC address of who was active: a VLAN has that of its card."""
+        plan = self.lab.plan
+        return qemu.mac(plan.site, self.active, plan.card(network))
 
 
 def drill(lab: Lab, fault: Fault, cells: Iterable[Cell]) -> Outcome:

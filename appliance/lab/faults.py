@@ -159,9 +159,10 @@ def silence(scene: Scene, part: Part, network: str, way: Way) -> None:
 
 def lose_vrrp(scene: Scene) -> None:
     """No advertisement of any node arrives; everything else does."""
-    for name, network in scene.lab.plan.networks.items():
-        for node in scene.lab.nodes.values() if network.virtual else ():
-            node.links[name].drop(VRRP)
+    plan = scene.lab.plan
+    for card in dict.fromkeys(plan.card(n.name) for n in plan.networks.values() if n.virtual):
+        for node in scene.lab.nodes.values():
+            node.links[card].drop(VRRP)
 
 
 def lose_sync(scene: Scene) -> None:
@@ -312,10 +313,10 @@ def catalogue(plan: Plan) -> tuple[Fault, ...]:
 
 
 def _cables(plan: Plan, traffic: str) -> Iterator[Fault]:
-    for name in plan.networks:
+    for name in plan.cards():
         yield Fault(f"{name} link cut", partial(cut, network=name), lasts=NOTICED)
     for part in Part:
-        for name in plan.networks:
+        for name in plan.cards():
             for way in (Way.TO, Way.FROM):
                 strike = partial(silence, part=part, network=name, way=way)
                 yield Fault(f"{name} silent {way} the {part} node", strike, lasts=NOTICED)

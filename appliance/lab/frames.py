@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
+IPV4, ARP, DOT1Q, IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
 ICMP, TCP, UDP, ICMPV6, VRRP_PROTOCOL = 1, 6, 17, 58, 112
 
 
@@ -30,10 +30,21 @@ class Packet:
     payload: bytes = b""
 
 
-def dissect(frame: bytes) -> Packet:
-    """Read an Ethernet frame; what is cut short or unknown gives a Packet with fewer fields, never
-    an error.
+def untagged(frame: bytes) -> tuple[int | None, bytes]:
+    """The VLAN that a frame is marked for (None: none), and the frame without the mark.
+
+    The lower 12 bits behind the ethertype are its number (IEEE 802.1Q-2022, 9.6).
     """
+    if frame[12:14] != DOT1Q.to_bytes(2) or len(frame) < 18:
+        return None, frame
+    return int.from_bytes(frame[14:16]) & 0x0FFF, frame[:12] + frame[16:]
+
+
+def dissect(frame: bytes) -> Packet:
+    """Read an Ethernet frame, one with a VLAN's tag as if it had none; what is cut short or unknown
+    gives a Packet with fewer fields, never an error.
+    """
+    _, frame = untagged(frame)
     if len(frame) < 14:
         return Packet(0)
     (ethertype,) = struct.unpack_from("!H", frame, 12)

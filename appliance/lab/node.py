@@ -41,8 +41,8 @@ class Appliance(Machine):
         self, ground: Ground, plan: Plan, name: str, image: Path, *, key: str | None = None
     ) -> None:
         nics = tuple(
-            qemu.Nic(network.name, network.interface, qemu.mac(plan.site, name, network.name))
-            for network in plan.networks.values()
+            qemu.Nic(card, plan.networks[card].interface, qemu.mac(plan.site, name, card))
+            for card in plan.cards()
         )
         config = qemu.Machine(
             name=name,

@@ -81,23 +81,30 @@ class Lab:
         children = Children()
         undo.callback(children.close)
         hosts = topology.hosts(self.plan)
-        self.cables = Cables(children, self.workdir, self._ports(hosts))
+        self.cables = Cables(children, self.workdir, self._ports(hosts), self._tagged())
         undo.callback(self.cables.close)
         ground = Ground(children, self.cables, inside, self.workdir, accelerator)
         self.nodes = {
             node.name: Appliance(ground, self.plan, node.name, self.image, key=self._key)
             for node in self.plan.nodes
         }
-        self.peers = Peers(ground, self.plan.site, hosts, self._peers_image)
+        self.peers = Peers(ground, self.plan, hosts, self._peers_image)
         self.hosts = self.peers.hosts
         self.machines = {**self.nodes, NAME: self.peers}
 
     def _ports(self, hosts: tuple[topology.Host, ...]) -> dict[str, list[str]]:
-        inhabited = {host.network for host in hosts}
+        inhabited = {self.plan.card(host.network) for host in hosts}
         return {
-            network: [*(node.name for node in self.plan.nodes), *([NAME] * (network in inhabited))]
-            for network in self.plan.networks
+            card: [*(node.name for node in self.plan.nodes), *([NAME] * (card in inhabited))]
+            for card in self.plan.cards()
         }
+
+    def _tagged(self) -> dict[str, dict[str, int]]:
+        vlans: dict[str, dict[str, int]] = {card: {} for card in self.plan.cards()}
+        for name, network in self.plan.networks.items():
+            if network.vlan:
+                vlans[network.vlan.on][name] = network.vlan.tag
+        return vlans
 
     def _power_on(self, undo: ExitStack) -> None:
         self.started = time.monotonic()
@@ -125,8 +132,8 @@ class Lab:
         return found[0]
 
     def link(self, machine: str, network: str) -> Link:
-        """The cable between a node (or `peers`) and a network."""
-        return self.machines[machine].links[network]
+        """The cable between a node (or `peers`) and a network; a VLAN's is that of its card."""
+        return self.machines[machine].links[self.plan.card(network)]
 
     def conditions(self) -> dict[str, Condition]:
         """What each node is now."""

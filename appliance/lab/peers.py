@@ -11,7 +11,7 @@ from appliance.lab import credentials, qemu, services
 from appliance.lab.control import Shell
 from appliance.lab.machine import Ground, Machine
 from appliance.lab.topology import Host
-from appliance.plan.model import Address
+from appliance.plan.model import Address, Network, Plan
 
 NAME = "peers"
 MEMORY = 512  # MiB
@@ -52,10 +52,13 @@ class Neighbour(Shell):
 class Peers(Machine):
     """The machine; `hosts` by name."""
 
-    def __init__(self, ground: Ground, site: str, hosts: Sequence[Host], image: PeersImage) -> None:
-        self._site = site
-        networks = list(dict.fromkeys(host.network for host in hosts))
-        self._cards: Mapping[str, str] = services.cards(networks)
+    def __init__(
+        self, ground: Ground, plan: Plan, hosts: Sequence[Host], image: PeersImage
+    ) -> None:
+        self._plan = plan
+        site = plan.site
+        inhabited = dict.fromkeys(plan.card(host.network) for host in hosts)
+        self._cards: Mapping[str, str] = services.cards(list(inhabited))
         config = qemu.Machine(
             name=NAME,
             boot=qemu.KernelBoot(image.kernel, image.initrd, image.root, _CMDLINE),
@@ -74,9 +77,8 @@ class Peers(Machine):
             self.put(path, text)
         self.succeed(services.prepare())
         for host in self.hosts.values():
-            card = self._cards[host.host.network]
-            self.wait_until(f"ip link set {card} up", SERVING_WITHIN)
-            self.succeed(services.namespace(self._site, host.host, card))
+            card = self._card(self._plan.networks[host.host.network])
+            self.succeed(services.namespace(self._plan.site, host.host, card))
             self.succeed(services.serve(host.host))
         with ThreadPoolExecutor() as pool:
             for done in [
@@ -84,3 +86,12 @@ class Peers(Machine):
                 for h in self.hosts.values()
             ]:
                 done.result()
+
+    def _card(self, network: Network) -> str:
+        """The card for hosts on that network, up; a VLAN's is made on top of another."""
+        card = self._cards[self._plan.card(network.name)]
+        self.wait_until(f"ip link set {card} up", SERVING_WITHIN)
+        if network.vlan is None:
+            return card
+        self.succeed(services.tag(card, network.interface, network.vlan))
+        return network.interface

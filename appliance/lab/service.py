@@ -26,6 +26,7 @@ from appliance.errors import ToolError
 from appliance.lab.cables import Link
 from appliance.lab.control import Program, Shell
 from appliance.lab.errors import HarnessError, LabAssertion
+from appliance.lab.machine import Machine
 from appliance.lab.node import Appliance
 from appliance.lab.pair import Lab
 from appliance.lab.switch import Way
@@ -87,8 +88,8 @@ class Service:
                 for name, host in self.lab.hosts.items()
             },
             "links": {
-                machine.name: {net: link.faults.words() for net, link in machine.links.items()}
-                for machine in self.lab.machines.values()
+                name: {net: link.faults.words() for net, link in self._links(machine)}
+                for name, machine in self.lab.machines.items()
             },
             "addresses": {
                 node.name: {
@@ -137,6 +138,12 @@ class Service:
         if name not in shells:
             raise ToolError(f"no node or host {name}", _one_of(shells))
         return shells[name]
+
+    def _links(self, machine: Machine) -> Iterator[tuple[str, Link]]:
+        """The cables of a machine by the networks that use them: a VLAN is on that of its card."""
+        for network in self.lab.plan.networks:
+            if link := machine.links.get(self.lab.plan.card(network)):
+                yield network, link
 
     def _machine(self, name: str) -> Appliance:
         if name not in self.lab.nodes:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from appliance.lab import qemu
 from appliance.lab.topology import Host
+from appliance.plan.model import Vlan
 
 BASE = "/run/lab"
 KEY = f"{BASE}/key"
@@ -129,6 +130,12 @@ ip -n {host.name} -batch - <<'END'
 {batch}
 END
 """
+
+
+def tag(card: str, name: str, vlan: Vlan) -> str:
+    """The script that makes the tagged card `name` on `card`; more than one host may ask for it."""
+    make = f"ip link add link {card} name {name} type vlan id {vlan.tag}"
+    return f"[ -e /sys/class/net/{name} ] || {make}; ip link set {name} up"
 
 
 def serve(host: Host) -> str:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appliance.lab.frames import untagged
 from appliance.lab.pcap import Writer
 from appliance.lab.switch import Delivery, Faults, Switch
 
@@ -48,6 +49,7 @@ class Daemon:
         self.control = control
         self.folder = folder
         self.switches: dict[str, Switch] = {}
+        self.tagged: dict[str, dict[int, str]] = {}
         self.captures: dict[str, Writer] = {}
         self.cables: dict[tuple[str, str], _Cable] = {}
         self.later: list[tuple[float, int, str, Delivery]] = []
@@ -73,7 +75,7 @@ class Daemon:
                 capture.flush()
 
     def _receive(self, cable: _Cable) -> None:
-        switch, capture = self.switches[cable.network], self.captures[cable.network]
+        switch = self.switches[cable.network]
         for _ in range(BATCH):
             try:
                 frame = cable.socket.recv(LARGEST)
@@ -82,9 +84,16 @@ class Daemon:
             deliveries = switch.frame(cable.port, frame, time.monotonic())
             if deliveries is None:
                 continue
-            capture.add(time.time_ns(), frame)
+            self._capture(cable.network, frame)
             for each in deliveries:
                 self._schedule(cable.network, each)
+
+    def _capture(self, network: str, frame: bytes) -> None:
+        """A tagged frame goes, without its tag, to the capture of the network that it is of."""
+        tag, bare = untagged(frame)
+        name = self.tagged[network].get(tag) if tag is not None else None
+        capture, seen = (self.captures[name], bare) if name else (self.captures[network], frame)
+        capture.add(time.time_ns(), seen)
 
     def _schedule(self, network: str, delivery: Delivery) -> None:
         if delivery.due <= time.monotonic():
@@ -132,10 +141,16 @@ class Daemon:
         self.control.send(json.dumps(answer).encode())
         return True
 
-    def do_network(self, network: str, ports: list[str]) -> None:
-        """Make a network with these ports, and begin its capture."""
+    def do_network(self, network: str, ports: list[str], tagged: dict[str, int]) -> None:
+        """Make a network with these ports, and begin its capture and those of its VLANs.
+
+        `tagged` are the VLANs on it, each with its number. The switch does not know of them: every
+        port is a member of all, so that a frame goes where it would go without a tag.
+        """
         self.switches[network] = Switch(tuple(ports))
-        self.captures[network] = Writer(self.folder / f"{network}.pcap")
+        self.tagged[network] = {tag: name for name, tag in tagged.items()}
+        for name in (network, *tagged):
+            self.captures[name] = Writer(self.folder / f"{name}.pcap")
 
     def do_attach(self, network: str, port: str, descriptor: int) -> None:
         """Plug a machine in: `descriptor` is the other end of its network card's socket."""

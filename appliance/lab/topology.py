@@ -1,8 +1,8 @@
 """Who lives on the networks around the appliance: hosts that follow from the plan alone.
 
-Each address that the site names and that is not the appliance's own gets a host; an address that
-is on no link lives behind the gateway or next hop that leads there; every traffic network has at
-least one host.
+Each address that the site names and that is not the appliance's own gets a host (of an address set
+one of each IP version); an address that is on no link lives behind the gateway or next hop that
+leads there; every traffic network has at least one host.
 """
 
 from __future__ import annotations
@@ -10,9 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
-from itertools import islice
+from itertools import chain, islice
 
-from appliance.plan.model import Address, Interface, Network, Plan, Prefix, Role
+from appliance.plan.model import (
+    Address,
+    AddressSet,
+    End,
+    Interface,
+    Network,
+    Plan,
+    Prefix,
+    Role,
+    versions,
+)
 
 FIRST_SAMPLE = 10  # made-up hosts are .10 and up: low numbers are where people put routers
 SAMPLES = 1000  # how far into a prefix a free address is looked for
@@ -86,9 +96,17 @@ def _named_prefixes(plan: Plan) -> Iterator[Prefix]:
 
 def _prefixes(plan: Plan) -> Iterator[Prefix]:
     for nat in plan.source_nat:
-        yield from filter(None, (nat.source, nat.destination))
+        yield from chain(_samples(nat.source), _samples(nat.destination))
     for rule in plan.rules:
-        yield from filter(None, (rule.source, rule.destination))
+        yield from chain(_samples(rule.source), _samples(rule.destination))
+
+
+def _samples(end: End | None) -> Iterator[Prefix]:
+    """What a rule matches; of an address set, which may be long, one of each IP version."""
+    if isinstance(end, AddressSet):
+        yield from (end.of(version)[0] for version in sorted(versions(end)))
+    elif end is not None:
+        yield end
 
 
 @dataclass(slots=True)

@@ -27,6 +27,8 @@ UNITS = {
     "ssh.service": Path("etc/ssh/sshd_config.d/10-appliance.conf"),
     "appliance-collect.service": Path("etc/appliance/metrics.json"),
     "appliance-metrics.service": Path("etc/appliance/metrics.json"),
+    "appliance-syslog.service": Path("etc/appliance/syslog.json"),
+    "systemd-timesyncd.service": Path("etc/systemd/timesyncd.conf.d/10-appliance.conf"),
 }
 
 # The closed firewall has the same table; only a site's rules have this chain.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from appliance.plan.model import Address, Interface, Network, Origin, Prefix, Role, Route
+from appliance.plan.vlans import check_vlans, interfaces, vlan
 from appliance.site.document import Loc
 from appliance.site.faults import Faults
 from appliance.site.schema import Network as Stated
@@ -14,8 +15,10 @@ from appliance.site.words import meant, quote
 
 def resolve_networks(site: Site, faults: Faults) -> dict[str, Network]:
     """Every network that was understood, its faults noted."""
+    cards = interfaces(site)
     networks = {
-        name: _network(name, stated, site, faults) for name, stated in site.networks.items()
+        name: _network(name, stated, cards[name], site, faults)
+        for name, stated in site.networks.items()
     }
     if faults.stated("networks") and not faults.names("networks"):
         faults.add(("networks",), "a site needs at least one network")
@@ -25,7 +28,7 @@ def resolve_networks(site: Site, faults: Faults) -> dict[str, Network]:
         _check_family_by_family(network, faults)
         _check_virtual(network, site, faults)
         _check_next_hops(network, networks, faults)
-    _check_interfaces(networks, faults)
+    check_vlans(site, networks, faults)
     _check_unique(networks, faults)
     _check_overlaps(networks, faults)
     _check_defaults(networks, faults)
@@ -33,11 +36,11 @@ def resolve_networks(site: Site, faults: Faults) -> dict[str, Network]:
     return networks
 
 
-def _network(name: str, stated: Stated, site: Site, faults: Faults) -> Network:
+def _network(name: str, stated: Stated, interface: str, site: Site, faults: Faults) -> Network:
     loc = ("networks", name)
     return Network(
         name=name,
-        interface=stated.interface,
+        interface=interface,
         role=stated.role,
         addresses=_per_node(stated.addresses, site),
         aliases=_per_node(stated.aliases, site),
@@ -48,6 +51,7 @@ def _network(name: str, stated: Stated, site: Site, faults: Faults) -> Network:
             for i, route in enumerate(stated.routes)
         ),
         origin=faults.origin(loc),
+        vlan=vlan(stated),
     )
 
 
@@ -160,7 +164,7 @@ def _check_next_hop(what: str, hop: Address, network: Network, loc: Loc, faults:
         if not is_host(hop, around):
             faults.add(loc, f"{what} {hop} is no host's address in {around}")
             return
-    if hop in {a.ip for a in _held(network)}:
+    if hop in {a.ip for a in network.held()}:
         faults.add(loc, f"{what} {hop} is an address of the appliance itself")
 
 
@@ -177,11 +181,6 @@ def is_host(address: Address, prefix: Prefix) -> bool:
     return address not in (prefix.network_address, last)
 
 
-def _held(network: Network) -> list[Interface]:
-    each = [*network.addresses.values(), *network.aliases.values(), network.virtual]
-    return [address for some in each for address in some]
-
-
 def _placed(network: Network) -> Iterable[tuple[Interface, Loc]]:
     """Every address of a network with its place in the file."""
     for key, per_node in (("addresses", network.addresses), ("aliases", network.aliases)):
@@ -190,15 +189,6 @@ def _placed(network: Network) -> Iterable[tuple[Interface, Loc]]:
                 yield address, ("networks", network.name, key, node, i)
     for i, address in enumerate(network.virtual):
         yield address, ("networks", network.name, "virtual", i)
-
-
-def _check_interfaces(networks: Mapping[str, Network], faults: Faults) -> None:
-    users: dict[str, str] = {}
-    for name, network in networks.items():
-        first = users.setdefault(network.interface, name)
-        if first != name:
-            what = f"interface {quote(network.interface)} is already that of network {quote(first)}"
-            faults.add(("networks", name, "interface"), what)
 
 
 def _check_unique(networks: Mapping[str, Network], faults: Faults) -> None:

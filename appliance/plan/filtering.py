@@ -8,7 +8,9 @@ from appliance.plan.addressing import is_host, link_local
 from appliance.plan.model import (
     Action,
     Address,
+    AddressSet,
     DestinationNat,
+    End,
     Expectation,
     Network,
     Prefix,
@@ -17,7 +19,8 @@ from appliance.plan.model import (
     Service,
     SourceNat,
 )
-from appliance.plan.services import VERSION, Catalogue, Services
+from appliance.plan.services import Catalogue, Services, has_version
+from appliance.plan.sets import Ends, Sets, common_versions, mixed
 from appliance.site.document import Loc
 from appliance.site.faults import Faults
 from appliance.site.schema import Expect, Nat, Site
@@ -35,12 +38,17 @@ class Filtering:
         self._faults = faults
         self._names = faults.names("networks")
         self._catalogue = Catalogue(site, faults)
+        self._sets = Sets(site, faults)
         self._pair = len(faults.names("nodes")) > 1
         self._virtual = {a.ip for network in networks.values() for a in network.virtual}
         self._owners = dict(_owned(networks.values()))
         self._on_link = {p: name for name, n in networks.items() for p in n.prefixes()}
         # Only where all of it was understood does it say which addresses the appliance lacks.
         self._all_held = faults.networks_intact("addresses", "aliases", "virtual")
+
+    def sets(self) -> tuple[AddressSet, ...]:
+        """The address sets in their order."""
+        return self._sets.all()
 
     def rules(self) -> tuple[Rule, ...]:
         """The firewall rules in their order."""
@@ -84,48 +92,38 @@ class Filtering:
 
     def _rule(self, stated: StatedRule, loc: Loc) -> Rule:
         to_self = stated.to == SELF
-        services = self._services(stated, loc)
+        source, destination = self._ends(stated, loc)
+        services = self._services(stated, {"source": source, "destination": destination}, loc)
         if stated.action is not Action.ACCEPT:
             services = tuple(Service(s.protocol, s.ports) for s in services)
         return Rule(
             from_=self._from(stated.from_, loc),
             to=None if to_self else self.network(stated.to, (*loc, "to")),
             to_self=to_self,
-            source=stated.source,
-            destination=stated.destination,
+            source=source,
+            destination=destination,
             services=services,
             action=stated.action,
             comment=stated.comment,
             origin=self._faults.origin(loc),
+            limit=stated.limit,
         )
 
-    def _services(self, stated: StatedRule | Nat, loc: Loc) -> Services:
+    def _ends(self, stated: StatedRule | Nat, loc: Loc) -> tuple[End | None, End | None]:
+        source = self._sets.end(stated.source, (*loc, "source"))
+        return source, self._sets.end(stated.destination, (*loc, "destination"))
+
+    def _services(self, stated: StatedRule | Nat, ends: Ends, loc: Loc) -> Services:
         """The services of a rule, less those of the other IP version; a fault if none is left."""
         services = self._catalogue.of(stated.service, (*loc, "service"))
-        version = self._version(stated, loc)
-        fitting = tuple(s for s in services if VERSION.get(s.protocol, version) in (version, None))
-        if version and services and not fitting:
+        possible = common_versions(ends, loc, self._faults)
+        fitting = tuple(s for s in services if any(has_version(s, v) for v in possible))
+        if possible and services and not fitting:
             names = ", ".join(s.protocol for s in services)
-            what = f"{names} never matches here: the addresses are IPv{version}"
+            what = f"{names} never matches here: the addresses are IPv{min(possible)}"
             hint = "icmp is IPv4's, icmpv6 is IPv6's"
             self._faults.add((*loc, "service"), what, hint)
-        return fitting if version else services
-
-    def _version(self, stated: StatedRule | Nat, loc: Loc) -> int | None:
-        """The IP version of all addresses in a rule, if it has any; a fault if they are mixed."""
-        ends: dict[str, Prefix | Address | None] = {
-            "source": stated.source,
-            "destination": stated.destination,
-        }
-        if isinstance(stated, Nat):
-            ends["snat"] = stated.snat.address if stated.snat else None
-            ends["dnat"] = stated.dnat.address if stated.dnat else None
-        given = [(key, end) for key, end in ends.items() if end]
-        for key, end in given[1:]:
-            if end.version != given[0][1].version:
-                self._faults.add((*loc, key), _mixed(given[0], (key, end)))
-                return None
-        return given[0][1].version if given else None
+        return fitting
 
     # NAT
 
@@ -138,12 +136,14 @@ class Filtering:
                 (*loc, "to"), "source NAT is for what leaves by a network, not for 'self'"
             )
         self._check_answers(target.address, at)
+        source, destination = self._ends(stated, loc)
+        ends = {"source": source, "destination": destination, "snat": target.address}
         return SourceNat(
             from_=self._from(stated.from_, loc),
             to=None if stated.to == SELF else self.network(stated.to, (*loc, "to")),
-            source=stated.source,
-            destination=stated.destination,
-            services=self._services(stated, loc),
+            source=source,
+            destination=destination,
+            services=self._services(stated, ends, loc),
             address=target.address,
             origin=self._faults.origin(loc),
         )
@@ -157,13 +157,15 @@ class Filtering:
             what = "this would send every packet to one host"
             self._faults.add(loc, what, "give a destination or a service")
         self._check_receives(target.address, at)
-        services = self._services(stated, loc)
+        source, destination = self._ends(stated, loc)
+        ends = {"source": source, "destination": destination, "dnat": target.address}
+        services = self._services(stated, ends, loc)
         if target.port is not None and self._faults.intact(*loc):
             self._check_ports(stated, services, at)
         return DestinationNat(
             from_=self._from(stated.from_, loc),
-            source=stated.source,
-            destination=stated.destination,
+            source=source,
+            destination=destination,
             services=services,
             address=target.address,
             port=target.port,
@@ -225,7 +227,7 @@ class Filtering:
         from_ = self.network(stated.from_, (*loc, "from"))
         to = self.network(stated.to, (*loc, "to"))
         if stated.source.version != stated.destination.version:
-            what = _mixed(("source", stated.source), ("destination", stated.destination))
+            what = mixed(("source", stated.source), ("destination", stated.destination))
             self._faults.add((*loc, "destination"), what)
         self._check_sender(stated, loc)
         service = self._one_packet(stated, loc)
@@ -257,7 +259,7 @@ class Filtering:
             self._faults.add(at, what, "such as tcp/22, ssh or icmp")
             return None
         version = stated.destination.version
-        if VERSION.get(service.protocol, version) != version:
+        if not has_version(service, version):
             self._faults.add(at, f"{service.protocol} never has IPv{version} addresses")
             return None
         return service
@@ -269,8 +271,3 @@ def _owned(networks: Iterable[Network]) -> Iterator[tuple[Address, str]]:
         for per_node in (network.addresses, network.aliases):
             for node, some in per_node.items():
                 yield from ((address.ip, node) for address in some)
-
-
-def _mixed(one: tuple[str, Prefix | Address], other: tuple[str, Prefix | Address]) -> str:
-    parts = [f"{key} is IPv{end.version}" for key, end in (one, other)]
-    return f"{parts[0]}, but {parts[1]}: no packet is both"

@@ -63,8 +63,18 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Vlan:
+    """What carries a tagged network: the network `on` whose card it is, and its `tag` (1 to 4094,
+    IEEE 802.1Q-2022 table 9-2).
+    """
+
+    on: str
+    tag: int
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
-    """One network that every node stands in with one network card.
+    """One network that every node stands in with one network card, or tagged on another's.
 
     `addresses` and `aliases` are per node name; the first address of a family is the node's own
     there. `virtual` moves with the active role. `gateways` holds at most one a family.
@@ -79,15 +89,20 @@ class Network:
     gateways: tuple[Address, ...]
     routes: tuple[Route, ...]
     origin: Origin
+    vlan: Vlan | None = None
 
     def own(self, node: str, version: int) -> Interface | None:
         """The address, with its prefix, that `node` has here in IP `version` 4 or 6, if any."""
         return next((a for a in self.addresses[node] if a.version == version), None)
 
+    def held(self) -> tuple[Interface, ...]:
+        """Every address here that is a node's, or moves between them, in the order of the file."""
+        all_of = [a for each in (self.addresses, self.aliases) for n in each for a in each[n]]
+        return (*all_of, *self.virtual)
+
     def prefixes(self) -> tuple[Prefix, ...]:
         """The prefixes that are on the link, in the order of the file, each once."""
-        all_of = [a for each in (self.addresses, self.aliases) for n in each for a in each[n]]
-        return tuple(dict.fromkeys(a.network for a in [*all_of, *self.virtual]))
+        return tuple(dict.fromkeys(address.network for address in self.held()))
 
 
 class Protocol(StrEnum):
@@ -116,6 +131,51 @@ class Service:
     helper: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AddressSet:
+    """Prefixes under one name, of one IP version or of both; none of them overlap."""
+
+    name: str
+    elements: tuple[Prefix, ...]
+
+    def of(self, version: int) -> tuple[Prefix, ...]:
+        """The elements of IP `version` 4 or 6, in order."""
+        return tuple(each for each in self.elements if each.version == version)
+
+    def __contains__(self, address: Address) -> bool:
+        """Whether the address lies in one of the elements."""
+        return any(address in each for each in self.elements)
+
+
+# What one end of a packet is held against.
+End = Prefix | AddressSet
+
+
+def versions(end: End | Address | None) -> frozenset[int]:
+    """The IP versions of the packets that can have this end; None is any end."""
+    if end is None:
+        return frozenset({4, 6})
+    if isinstance(end, AddressSet):
+        return frozenset(each.version for each in end.elements)
+    return frozenset({end.version})
+
+
+class Per(StrEnum):
+    """What a rate counts in, by nftables' names."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many, and in what time."""
+
+    count: int
+    per: Per
+
+
 class Action(StrEnum):
     """What a rule does with a packet that it matches."""
 
@@ -130,18 +190,19 @@ class Rule:
 
     `from_` and `to` name networks; None is any network. `to_self` is a packet for the appliance
     itself (then `to` is None). Addresses match after destination NAT and before source NAT, as the
-    packet is while forwarded.
+    packet is while forwarded. What is over the limit does not match.
     """
 
     from_: str | None
     to: str | None
     to_self: bool
-    source: Prefix | None
-    destination: Prefix | None
+    source: End | None
+    destination: End | None
     services: tuple[Service, ...]
     action: Action
     comment: str | None
     origin: Origin
+    limit: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +211,8 @@ class SourceNat:
 
     from_: str | None
     to: str | None
-    source: Prefix | None
-    destination: Prefix | None
+    source: End | None
+    destination: End | None
     services: tuple[Service, ...]
     address: Address
     origin: Origin
@@ -162,8 +223,8 @@ class DestinationNat:
     """Rewrite the destination, maybe its port, of what comes in by network `from_` (None: any)."""
 
     from_: str | None
-    source: Prefix | None
-    destination: Prefix | None
+    source: End | None
+    destination: End | None
     services: tuple[Service, ...]
     address: Address
     port: int | None
@@ -172,11 +233,11 @@ class DestinationNat:
 
 @dataclass(frozen=True, slots=True)
 class DropLog:
-    """Log what no rule accepted, bounded a second: a flood must not fill the journal."""
+    """Log what no rule accepted, bounded in its rate: a flood must not fill the journal."""
 
     dropped: bool
     invalid: bool
-    per_second: int
+    limit: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +277,31 @@ class Metrics:
 
     networks: tuple[str, ...]
     port: int
+
+
+class Transport(StrEnum):
+    """How log lines travel."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class LogHost:
+    """Where a node sends what it writes to its journal."""
+
+    address: Address
+    port: int
+    protocol: Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Who serves the nodes themselves: log hosts, and time and name servers in their order."""
+
+    syslog: tuple[LogHost, ...] = ()
+    ntp: tuple[Address, ...] = ()
+    dns: tuple[Address, ...] = ()
 
 
 class Verdict(StrEnum):
@@ -259,6 +345,8 @@ class Plan:
     expectations: tuple[Expectation, ...]
     virtual_services: tuple[VirtualService, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    sets: tuple[AddressSet, ...] = ()
+    servers: Servers = Servers()
 
     def node(self, name: str) -> Node:
         """The node of that name; KeyError when there is none."""
@@ -267,3 +355,12 @@ class Plan:
     def peer(self, name: str) -> Node | None:
         """The other node of a pair; None on a site of one."""
         return next((node for node in self.nodes if node.name != name), None)
+
+    def cards(self) -> tuple[str, ...]:
+        """The networks that have a card of their own, in the order of the file."""
+        return tuple(name for name, network in self.networks.items() if network.vlan is None)
+
+    def card(self, network: str) -> str:
+        """The network whose card that network is on: of a tagged one another, else itself."""
+        vlan = self.networks[network].vlan
+        return vlan.on if vlan else network

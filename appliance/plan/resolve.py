@@ -13,18 +13,21 @@ from appliance.plan.model import (
     Network,
     Node,
     Pair,
+    Per,
     Plan,
+    Rate,
     Role,
     Ssh,
     VirtualRouter,
 )
+from appliance.plan.servers import servers
 from appliance.site.document import Loc
 from appliance.site.faults import Faults
 from appliance.site.schema import Ha, Site
 from appliance.site.values import ANY, SELF
 from appliance.site.words import meant, quote
 
-LOG_LINES_PER_SECOND = 10
+LOG_LINES = Rate(10, Per.SECOND)
 
 # One to use and one to fall back on; conntrackd would take four (MULTICHANNEL_MAX in channel.h).
 MOST_SYNC_LINKS = 2
@@ -52,6 +55,8 @@ def resolve(site: Site, faults: Faults, digest: str) -> Plan:
         expectations=filtering.expectations(),
         virtual_services=virtual_services(site, networks, faults),
         warnings=faults.warnings(),
+        sets=filtering.sets(),
+        servers=servers(site, networks, faults),
     )
 
 
@@ -66,7 +71,7 @@ def _nodes(site: Site, faults: Faults) -> tuple[Node, ...]:
 def _log(site: Site) -> DropLog:
     stated = site.firewall.log
     limit = stated.dropped.limit if stated.dropped else None
-    return DropLog(stated.dropped is not None, stated.invalid, limit or LOG_LINES_PER_SECOND)
+    return DropLog(stated.dropped is not None, stated.invalid, limit or LOG_LINES)
 
 
 def _pair(site: Site, networks: Mapping[str, Network], faults: Faults) -> Pair | None:

@@ -60,6 +60,11 @@ BUILT_IN: Mapping[str, Services] = {
 VERSION = {Protocol.ICMP: 4, Protocol.ICMPV6: 6}
 
 
+def has_version(service: Service, version: int) -> bool:
+    """Whether packets of this service exist in IP `version` 4 or 6."""
+    return VERSION.get(service.protocol, version) == version
+
+
 class Catalogue:
     """The services that this site can name."""
 

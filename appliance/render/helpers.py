@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from appliance.plan.model import Action, DestinationNat, Origin, Plan, Prefix, Rule, Service
+from appliance.plan.model import Action, DestinationNat, End, Origin, Plan, Rule, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +13,8 @@ class Assignment:
     """What a packet looks like before destination NAT, and the helper that it gets."""
 
     from_: str | None
-    source: Prefix | None
-    destination: Prefix | None
+    source: End | None
+    destination: End | None
     service: Service
     helper: str
     origin: Origin

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from appliance.plan.model import DestinationNat, SourceNat
-from appliance.render import addresses, balancing, nft, nft_map
+from appliance.render import addresses, balancing, nft, nft_map, sets
 from appliance.render.nft import Base, Chain, Family, Hook, Kind, Policy, Priority, Rule
 from appliance.render.services import matches
 from appliance.render.view import View
@@ -47,10 +47,7 @@ def _rewrite(
     view: View, entry: DestinationNat | SourceNat, way: list[nft.Part | None], to: nft.Part
 ) -> Iterator[Rule]:
     """One nft rule for each protocol of the entry, for packets of the new address's family only."""
-    ends = [
-        nft.saddr(entry.source) if entry.source else None,
-        nft.daddr(entry.destination) if entry.destination else None,
-    ]
+    ends = sets.ends(entry.source, entry.destination, entry.address.version)
     family = None if any(ends) else nft.nfproto(Family.of(entry.address))
     for match in matches(entry.services):
         parts = [*way, family, *ends, match.part, nft.count(), to]

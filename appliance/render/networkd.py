@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from appliance.plan.model import Network, Plan
+from appliance.plan.model import Network, Plan, Vlan
 
 # networkd tidies away what it did not set itself; what keepalived sets is not its business.
 FOREIGN = """\
@@ -23,7 +23,9 @@ def render(plan: Plan, node: str, network: Network) -> str:
     """The text of the .network file of one network."""
     sections = [
         _section("Match", [("Name", network.interface)]),
-        _section("Network", [*_manners(network), *_addresses(network, node)]),
+        _section(
+            "Network", [*_manners(network), *_tagged(plan, network), *_addresses(network, node)]
+        ),
         *(
             _section("Route", [("Destination", each.to), ("Gateway", each.via)])
             for each in network.routes
@@ -31,6 +33,12 @@ def render(plan: Plan, node: str, network: Network) -> str:
     ]
     place = f"{PurePath(plan.file).name}:{network.origin.line}"
     return "\n".join([f"# {place} {network.name}", *sections])
+
+
+def netdev(network: Network, vlan: Vlan) -> str:
+    """The text of the .netdev file of a tagged network: a card on top of another."""
+    kind = _section("NetDev", [("Name", network.interface), ("Kind", "vlan")])
+    return "\n".join([kind, _section("VLAN", [("Id", vlan.tag)])])
 
 
 def _manners(network: Network) -> Iterator[tuple[str, object]]:
@@ -50,6 +58,12 @@ def _manners(network: Network) -> Iterator[tuple[str, object]]:
     yield "KeepConfiguration", "yes"
     yield "ConfigureWithoutCarrier", "yes"
     yield "IgnoreCarrierLoss", "yes"
+
+
+def _tagged(plan: Plan, network: Network) -> Iterator[tuple[str, object]]:
+    for each in plan.networks.values():
+        if each.vlan and each.vlan.on == network.name:
+            yield "VLAN", each.interface
 
 
 def _addresses(network: Network, node: str) -> Iterator[tuple[str, object]]:

@@ -125,12 +125,13 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """A named set of addresses of one family."""
+    """A named set of addresses of one family; with `prefixes` it may hold whole prefixes."""
 
     name: str
     family: Family
-    elements: tuple[Address, ...]
+    elements: tuple[Address | Prefix, ...]
     comment: str
+    prefixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +144,14 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A named token bucket, shared by the rules that name it."""
+    """A named token bucket, shared by the rules that name it: so many packets in a `second`,
+    `minute` or `hour`, and as many at once as `burst` says.
+    """
 
     name: str
-    per_second: int
+    packets: int
+    per: str
+    burst: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,19 +196,14 @@ def loopback() -> Part:
     return Part('iif "lo"')
 
 
-def saddr(prefix: Address | Prefix) -> Part:
-    """From this address or prefix."""
-    return Part(f"{Family.of(prefix)} saddr {_prefix(prefix)}")
+def saddr(end: Address | Prefix | Set) -> Part:
+    """From this address, prefix or named set."""
+    return _address("saddr", end)
 
 
-def saddr_in(which: Set) -> Part:
-    """From an address in a named set."""
-    return Part(f"{which.family} saddr @{which.name}")
-
-
-def daddr(prefix: Address | Prefix) -> Part:
-    """To this address or prefix."""
-    return Part(f"{Family.of(prefix)} daddr {_prefix(prefix)}")
+def daddr(end: Address | Prefix | Set) -> Part:
+    """To this address, prefix or named set."""
+    return _address("daddr", end)
 
 
 def nfproto(family: Family) -> Part:
@@ -331,6 +331,12 @@ def dnat(address: Address, port: int | None) -> Part:
     return Part(f"dnat {Family.of(address)} to {host}{f':{port}' if port else ''}")
 
 
+def _address(field: str, end: Address | Prefix | Set) -> Part:
+    if isinstance(end, Set):
+        return Part(f"{end.family} {field} @{end.name}")
+    return Part(f"{Family.of(end)} {field} {plain(end)}")
+
+
 def _any_of(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{{ {', '.join(items)} }}"
 
@@ -339,7 +345,7 @@ def _not(wanted: bool) -> str:
     return "!= " if wanted else ""
 
 
-def _prefix(prefix: Address | Prefix) -> str:
+def plain(prefix: Address | Prefix) -> str:
     """A prefix of one address reads better as that address."""
     if isinstance(prefix, IPv4Network | IPv6Network) and prefix.num_addresses == 1:
         return str(prefix.network_address)

@@ -16,6 +16,7 @@ from appliance.render.nft import (
     Remark,
     Set,
     Table,
+    plain,
     quoted,
 )
 from appliance.render.nft_map import MarkMap
@@ -40,13 +41,12 @@ def kept_comment(words: str) -> str:
 
 def _object(item: Object | MarkMap) -> str:
     match item:
-        case Set(name, family, elements, comment):
+        case Set(name, family, elements, comment, prefixes):
             kind = "ipv4_addr" if family is Family.IPV4 else "ipv6_addr"
-            members = ", ".join(str(each) for each in elements)
-            return _block(
-                f"set {name}",
-                [f"type {kind}", f"elements = {{ {members} }}", _comment(comment)],
-            )
+            members = ", ".join(plain(each) for each in elements)
+            ranges = ["flags interval", "auto-merge"] if prefixes else []
+            lines = [f"type {kind}", *ranges, f"elements = {{ {members} }}", _comment(comment)]
+            return _block(f"set {name}", lines)
         case MarkMap(name, family, elements, comment):
             kind = "ipv4_addr" if family is Family.IPV4 else "ipv6_addr"
             key = f"type {kind} . inet_proto . inet_service : mark"
@@ -54,8 +54,8 @@ def _object(item: Object | MarkMap) -> str:
             return _block(f"map {name}", [key, "flags interval", *held, _comment(comment)])
         case Counter(name, comment):
             return _block(f"counter {name}", [_comment(comment)])
-        case Limit(name, per_second):
-            return _block(f"limit {name}", [f"rate {per_second}/second"])
+        case Limit(name, packets, per, burst):
+            return _block(f"limit {name}", [f"rate {packets}/{per} burst {burst} packets"])
         case Helper(name):
             return _block(f"ct helper {name}", [f"type {quoted(name)} protocol tcp;"])
 

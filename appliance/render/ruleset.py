@@ -12,7 +12,7 @@ from functools import partial
 
 from appliance.node.config import STATE_PORTS
 from appliance.plan.model import Action, Pair, Plan, Protocol, Rule
-from appliance.render import addresses, balancing, nat, nft, nft_text
+from appliance.render import addresses, balancing, nat, nft, nft_text, sets
 from appliance.render.helpers import assignments, names
 from appliance.render.nft import (
     ERRORS,
@@ -42,6 +42,8 @@ REFUSED_INPUT = nft.Counter("refused-input", "packets to this node that no rule 
 REFUSED_FORWARD = nft.Counter("refused-forward", "packets through it that no rule accepts")
 COUNTERS = (INVALID, NOT_OPENING, SPOOFED, RESETS, REFUSED_INPUT, REFUSED_FORWARD)
 
+LOG_BURST = 5  # lines at once: nft's own default
+
 NEIGHBOUR_DISCOVERY = ("nd-neighbor-solicit", "nd-neighbor-advert")
 
 
@@ -54,7 +56,8 @@ def render(plan: Plan, node: str) -> str:
 def _table(view: View) -> nft.Table:
     virtual = _virtual(view)
     helpers = [nft.Helper(name) for name in names(view.plan)]
-    limit = nft.Limit("log-lines", view.plan.log.per_second)
+    rate = view.plan.log.limit
+    limit = nft.Limit("log-lines", rate.count, rate.per, LOG_BURST)
     logs = view.plan.log.dropped or view.plan.log.invalid
     invalid = _invalid(view, limit)
     refused = _refused(view, limit)
@@ -79,9 +82,11 @@ def _table(view: View) -> nft.Table:
     ]
     objects: list[nft.Object | MarkMap] = [
         *virtual,
+        *sets.named(view.plan),
         *marks,
         *helpers,
         *([limit] if logs else []),
+        *filter(None, map(_limit, view.plan.rules)),
         *COUNTERS,
     ]
     return nft.Table(TABLE, tuple(objects), tuple(chain for chain in chains if chain))
@@ -120,14 +125,14 @@ def _helpers(view: View, *, base: bool) -> Chain:
     rules = [
         nft.rule(
             view.comes_from(each.from_),
-            nft.saddr(each.source) if each.source else None,
-            nft.daddr(each.destination) if each.destination else None,
+            *ends,
             match.part,
             nft.set_helper(nft.Helper(each.helper)),
             comment=view.line(each.origin),
         )
         for each in assignments(view.plan)
-        for match in matches([each.service])
+        for ends, services in sets.cases(each.source, each.destination, [each.service])
+        for match in matches(services)
     ]
     hook = Base(Kind.FILTER, Hook.PREROUTING, Priority.MANGLE, Policy.ACCEPT)
     return Chain("helpers", tuple(rules), hook if base else None)
@@ -203,7 +208,7 @@ def _output(virtual: list[nft.Set]) -> Chain:
     connections that it inherits for unknown ones, and its own TCP would end them.
     """
     rules = [
-        nft.rule(nft.saddr_in(each), nft.tcp_reset(), nft.count_as(RESETS), nft.drop())
+        nft.rule(nft.saddr(each), nft.tcp_reset(), nft.count_as(RESETS), nft.drop())
         for each in virtual
     ]
     base = Base(Kind.FILTER, Hook.OUTPUT, Priority.FILTER, Policy.ACCEPT)
@@ -303,12 +308,26 @@ def _site(view: View, rules: list[Rule]) -> Iterator[Line]:
 
 
 def _rule(view: View, rule: Rule) -> Iterator[nft.Rule]:
-    """One rule of the site: one nft rule for each protocol it names and each way to answer it."""
+    """One rule of the site: one nft rule for each IP version of its addresses, each protocol it
+    names and each way to answer it, all of them under one limit.
+    """
     way = _way(view, rule)
     comment = view.line(rule.origin, rule.comment)
-    for match in matches(rule.services):
-        for part, verdict in _verdicts(rule, match):
-            yield nft.rule(*way, part, nft.count(), verdict, comment=comment)
+    limit = _limit(rule)
+    within = nft.within(limit) if limit else None
+    for ends, services in sets.cases(rule.source, rule.destination, rule.services):
+        for match in matches(services):
+            for part, verdict in _verdicts(rule, match):
+                parts = (*way, *ends, part, within, nft.count(), verdict)
+                yield nft.rule(*parts, comment=comment)
+
+
+def _limit(rule: Rule) -> nft.Limit | None:
+    """The rule's own token bucket, named after its place in the file; as many at once as in all."""
+    if rule.limit is None:
+        return None
+    name = f"line-{rule.origin.line}-{rule.origin.column}"
+    return nft.Limit(name, rule.limit.count, rule.limit.per, rule.limit.count)
 
 
 def _way(view: View, rule: Rule) -> list[nft.Part | None]:
@@ -316,8 +335,6 @@ def _way(view: View, rule: Rule) -> list[nft.Part | None]:
     return [
         None if to_self and not rule.from_ else view.comes_from(rule.from_),
         None if to_self else view.goes_to(rule.to),
-        nft.saddr(rule.source) if rule.source else None,
-        nft.daddr(rule.destination) if rule.destination else None,
     ]
 
 

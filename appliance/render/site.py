@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from appliance.plan.model import Pair, Plan
+from appliance.plan.model import Pair, Plan, Servers
 from appliance.render import (
     conntrackd,
     identity,
@@ -12,6 +12,7 @@ from appliance.render import (
     keepalived,
     networkd,
     ruleset,
+    servers,
     sshd,
     sysctl,
 )
@@ -26,6 +27,9 @@ SSHD = PurePosixPath("etc/ssh/sshd_config.d/10-appliance.conf")
 METRICS = PurePosixPath("etc/appliance/metrics.json")
 MODULE_OPTIONS = PurePosixPath("etc/modprobe.d/appliance.conf")
 KEEPALIVED_UNIT = PurePosixPath("etc/systemd/system/keepalived.service.d/50-appliance-checks.conf")
+SYSLOG = PurePosixPath("etc/appliance/syslog.json")
+NTP = PurePosixPath("etc/systemd/timesyncd.conf.d/10-appliance.conf")
+DNS = PurePosixPath("etc/resolv.conf")
 NETWORKS = PurePosixPath("etc/systemd/network")
 
 
@@ -35,7 +39,7 @@ def render(plan: Plan) -> FileTree:
 
 
 def _node(plan: Plan, node: str) -> NodeFiles:
-    files = _everywhere(plan, node) | _networks(plan, node)
+    files = _everywhere(plan, node) | _networks(plan, node) | _servers(plan.servers)
     if plan.ssh:
         files |= _ssh(plan, node)
     if plan.metrics:
@@ -60,10 +64,25 @@ def _everywhere(plan: Plan, node: str) -> dict[PurePosixPath, File]:
 
 def _networks(plan: Plan, node: str) -> dict[PurePosixPath, File]:
     foreign = PurePosixPath("etc/systemd/networkd.conf.d/10-appliance.conf")
-    return {foreign: File(networkd.FOREIGN)} | {
-        NETWORKS / f"10-{each.interface}.network": File(networkd.render(plan, node, each))
-        for each in plan.networks.values()
-    }
+    files = {foreign: File(networkd.FOREIGN)}
+    for each in plan.networks.values():
+        name = f"10-{each.interface}"
+        files[NETWORKS / f"{name}.network"] = File(networkd.render(plan, node, each))
+        if each.vlan:
+            files[NETWORKS / f"{name}.netdev"] = File(networkd.netdev(each, each.vlan))
+    return files
+
+
+def _servers(asked: Servers) -> dict[PurePosixPath, File]:
+    """The files that say whom the node itself asks and tells; without its file a service is off."""
+    files = {}
+    if asked.syslog:
+        files[SYSLOG] = File(servers.syslog(asked.syslog))
+    if asked.ntp:
+        files[NTP] = File(servers.ntp(asked.ntp))
+    if asked.dns:
+        files[DNS] = File(servers.dns(asked.dns))
+    return files
 
 
 def _ssh(plan: Plan, node: str) -> dict[PurePosixPath, File]:

@@ -123,6 +123,7 @@ def modules(plan: Plan) -> str:
     used = helpers.names(plan)
     nat = used if plan.source_nat or plan.destination_nat else ()
     names = [
+        *(["8021q"] if len(plan.cards()) < len(plan.networks) else []),
         "nf_conntrack",
         *(f"nf_conntrack_{each}" for each in used),
         *(f"nf_nat_{each}" for each in nat),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address, ip_interface
 from typing import Annotated
 
@@ -12,8 +13,6 @@ from appliance.site.words import quote
 
 
 def _address(text: str) -> Address:
-    if text.startswith("@"):
-        raise refuse(f"address set {quote(text)} is not supported yet")
     try:
         address = ip_address(text)
     except ValueError:
@@ -46,7 +45,9 @@ def _unicast(address: Address) -> Address:
 
 def host(text: str) -> Address:
     """One host's address, without a prefix length."""
-    if "/" in text and not text.startswith("@"):
+    if text.startswith("@"):
+        raise refuse(f"{quote(text)}: one address is expected here, not a set")
+    if "/" in text:
         raise refuse(f"{quote(text)}: one address without a prefix length is expected")
     return _unicast(_address(text))
 
@@ -86,8 +87,6 @@ def _a_host_of_its_prefix(interface: Interface) -> None:
 
 
 def _prefix(text: str) -> Prefix:
-    if text.startswith("@"):
-        raise refuse(f"address set {quote(text)} is not supported yet")
     if "/" in text:
         _length(text)
     try:
@@ -99,6 +98,23 @@ def _prefix(text: str) -> Prefix:
         hint = f"did you mean {interface.network} or {interface.ip}?"
         raise refuse(f"{quote(text)} has bits set behind its prefix length", hint)
     return interface.network
+
+
+@dataclass(frozen=True, slots=True)
+class SetName:
+    """An address set, by the name that stands behind `@`."""
+
+    name: str
+
+
+def _match(text: str) -> Prefix | SetName:
+    return SetName(text[1:]) if text.startswith("@") else _prefix(text)
+
+
+def _element(text: str) -> Prefix:
+    if text.startswith("@"):
+        raise refuse(f"{quote(text)}: a set holds addresses and prefixes, not another set")
+    return _prefix(text)
 
 
 def _route_to(text: str) -> Prefix:
@@ -114,5 +130,6 @@ def _route_to(text: str) -> Prefix:
 
 Host = Annotated[Address, scalar("an IP address", host)]
 OnLink = Annotated[Interface, scalar("an address with its prefix length", _interface)]
-Match = Annotated[Prefix, scalar("an address or prefix", _prefix)]
+Match = Annotated[Prefix | SetName, scalar("an address or prefix", _match)]
+Element = Annotated[Prefix, scalar("an address or prefix", _element)]
 RouteTo = Annotated[Prefix, scalar("a prefix", _route_to)]

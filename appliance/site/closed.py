@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
@@ -23,7 +23,6 @@ class Closed(BaseModel):
     """A mapping with known keys only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-    not_yet: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,4 @@
-"""The closed schema of the site file: every key there is, and nothing else.
-
-`not_yet` names keys that the format will have, refused until something stands behind them.
-"""
+"""The closed schema of the site file: every key there is, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from appliance.plan.model import Action, Role
+from appliance.plan.model import Action, Role, Transport
 from appliance.site import values as v
-from appliance.site.addresses import Host, Match, OnLink, RouteTo
+from appliance.site.addresses import Element, Host, Match, OnLink, RouteTo
 from appliance.site.balancing import VirtualService
 from appliance.site.closed import BlankList, BlankMapping, Closed
 from appliance.site.keys import PublicKey
@@ -31,12 +28,19 @@ class Route(Closed):
     via: Host
 
 
+class Vlan(Closed):
+    """Where a tagged network is."""
+
+    on: v.Word
+    id: v.Tag
+
+
 class Network(Closed):
     """One network and the card that each node has in it."""
 
-    not_yet = frozenset({"vlan"})
-
-    interface: v.InterfaceName
+    # One of the two: which of them is missing, or too many, `appliance.plan.addressing` says.
+    interface: Maybe[v.InterfaceName] = None
+    vlan: Maybe[Vlan] = None
     role: v.RoleWord = Role.TRAFFIC
     addresses: Annotated[dict[str, Many[OnLink]], BlankMapping]
     aliases: Annotated[dict[str, Many[OnLink]], BlankMapping] = {}
@@ -52,6 +56,13 @@ class Ha(Closed):
     preempt: v.Switch = False
     sync: Maybe[Some[v.Word]] = None
     vrid: v.Vrid = 51
+
+
+class AddressSet(Closed):
+    """Addresses under one name."""
+
+    type: v.SetKindWord = v.SetKind.ADDRESS
+    elements: Many[Element]
 
 
 class _Matching(Closed):
@@ -74,8 +85,7 @@ class _Matching(Closed):
 class Rule(_Matching):
     """One firewall rule."""
 
-    not_yet = frozenset({"limit"})
-
+    limit: Maybe[v.RateWord] = None
     action: v.ActionWord = Action.ACCEPT
     comment: Maybe[v.Comment] = None
 
@@ -90,7 +100,7 @@ class Nat(_Matching):
 class LogSwitch(Closed):
     """Logging that is on."""
 
-    limit: Maybe[v.Rate] = None
+    limit: Maybe[v.RateWord] = None
 
 
 def _log_switch(value: object) -> object:
@@ -129,13 +139,22 @@ class Metrics(Closed):
     port: v.OpenPort = 9100
 
 
-class Management(Closed):
-    """How the appliance is reached itself."""
+class LogHost(Closed):
+    """Where log lines go."""
 
-    not_yet = frozenset({"syslog", "ntp", "dns"})
+    address: Host
+    port: v.Port = 514
+    protocol: v.TransportWord = Transport.UDP
+
+
+class Management(Closed):
+    """How the appliance is reached itself, and whom it asks and tells."""
 
     ssh: Ssh | None = None
     metrics: Metrics | None = None
+    syslog: Annotated[tuple[LogHost, ...], BlankList] = ()
+    ntp: Maybe[Some[Host]] = None
+    dns: Maybe[Some[Host]] = None
 
 
 class Expect(Closed):
@@ -152,8 +171,6 @@ class Expect(Closed):
 class Site(Closed):
     """The whole file."""
 
-    not_yet = frozenset({"sets"})
-
     # With defaults, so that the rest is checked without them; `validate` asks for these.
     needed: ClassVar[tuple[str, ...]] = ("site", "nodes", "networks")
 
@@ -162,6 +179,7 @@ class Site(Closed):
     networks: Annotated[dict[v.NetworkName, Network], BlankMapping] = {}
     ha: Ha | None = None
     services: Annotated[dict[v.ServiceName, Some[v.ServiceWord]], BlankMapping] = {}
+    sets: Annotated[dict[v.SetName, AddressSet], BlankMapping] = {}
     firewall: Firewall = Firewall()
     virtual_services: Annotated[dict[v.ServiceName, VirtualService], BlankMapping] = {}
     nat: Annotated[tuple[Nat, ...], BlankList] = ()

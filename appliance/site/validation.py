@@ -77,9 +77,6 @@ def _expected(error: ErrorDetails) -> str:
 def _unknown_key(loc: Loc, faults: Faults) -> None:
     *around, key = loc
     name, mapping = str(key), mapping_at(tuple(around))
-    if name in mapping.not_yet:
-        faults.add(loc, f"{quote(name)}{_within(around)} is not supported yet", key=True)
-        return
     known: dict[str, Any] = mapping.keys()
     some = f"known here: {', '.join(known)}" if known else None
     hint = meant(name, known) or some
@@ -88,9 +85,6 @@ def _unknown_key(loc: Loc, faults: Faults) -> None:
 
 def _missing_key(loc: Loc, faults: Faults) -> None:
     *around, key = loc
-    given = faults.document.values
-    if key == "interface" and (*around, "vlan") in given:
-        return
     faults.add(tuple(around), f"key '{key}' is missing{_within(around)}", key=True)
 
 

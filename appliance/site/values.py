@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 from appliance.plan.model import (
     Action,
     Address,
+    Per,
     PortRange,
     Protocol,
+    Rate,
     Role,
     Service,
+    Transport,
     Verdict,
 )
 from appliance.site import conntrackd_words
@@ -61,7 +65,7 @@ def _interface_name(text: str) -> str:
         # IFNAMSIZ in linux/if.h is 16, the closing zero included.
         raise refuse(f"interface name {quote(text)} is longer than 15 characters")
     if "." in text:
-        hint = "VLANs are not supported yet"
+        hint = "a tagged network is written with 'vlan'"
         raise refuse(f"interface name {quote(text)} has a dot", hint)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", text):
         rule = "letters, digits, '-' and '_', a letter first"
@@ -78,6 +82,7 @@ SiteName = Annotated[str, scalar("a site name", _label("site name", 32))]
 NodeName = Annotated[str, scalar("a node name", _label("node name", 63))]
 NetworkName = Annotated[str, scalar("a network name", _name("network name"))]
 ServiceName = Annotated[str, scalar("a service name", _name("service name"))]
+SetName = Annotated[str, scalar("a set name", _name("set name"))]
 InterfaceName = Annotated[str, scalar("an interface name", _interface_name)]
 Word = Annotated[str, scalar("a name", str)]
 
@@ -160,6 +165,12 @@ NatTarget = Annotated[Target, scalar("an address, or address:port", _target)]
 # Numbers, switches, choices
 
 
+class SetKind(StrEnum):
+    """What a set holds."""
+
+    ADDRESS = "address"
+
+
 def number(name: str, low: int, high: int) -> Callable[[str], int]:
     """A parser for numbers from `low` to `high`, which its errors call `name`."""
 
@@ -192,11 +203,15 @@ def switch(text: str) -> bool:
     raise refuse(f"{quote(text)} is neither true nor false")
 
 
-def _rate(text: str) -> int:
-    matched = re.fullmatch(r"([0-9]{1,9})/s", text)
+_PER = {"s": Per.SECOND, "minute": Per.MINUTE, "hour": Per.HOUR}
+
+
+def _rate(text: str) -> Rate:
+    matched = re.fullmatch(r"([0-9]{1,9})/(s|minute|hour)", text)
     if not matched or not 1 <= int(matched[1]) <= 10000:
-        raise refuse(f"{quote(text)} is not a rate from 1/s to 10000/s")
-    return int(matched[1])
+        hint = "a number from 1 to 10000, per s, minute or hour: 50/s"
+        raise refuse(f"{quote(text)} is not a rate", hint)
+    return Rate(int(matched[1]), _PER[matched[2]])
 
 
 def _comment(text: str) -> str:
@@ -215,9 +230,13 @@ Priority = Annotated[int, scalar("a number", number("priority", 1, 254))]
 Vrid = Annotated[int, scalar("a number", number("vrid", 1, 255))]
 Advert = Annotated[int, scalar("a time", _advert)]
 Switch = Annotated[bool, scalar("true or false", switch)]
-Rate = Annotated[int, scalar("a rate", _rate)]
+RateWord = Annotated[Rate, scalar("a rate", _rate)]
+Tag = Annotated[int, scalar("a number", number("vlan id", 1, 4094))]
+Port = Annotated[int, scalar("a port number", port)]
 OpenPort = Annotated[int, scalar("a port number", _open_port)]
 Comment = Annotated[str, scalar("text", _comment)]
+SetKindWord = Annotated[SetKind, one_of("a kind of set", SetKind)]
+TransportWord = Annotated[Transport, one_of("a protocol", Transport)]
 RoleWord = Annotated[Role, one_of("a role", Role)]
 ActionWord = Annotated[Action, one_of("an action", Action)]
 VerdictWord = Annotated[Verdict, one_of("a verdict", Verdict)]

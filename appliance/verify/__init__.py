@@ -78,7 +78,7 @@ def _programs(node: str, files: NodeFiles, tools: ToolsTree, script: str) -> lis
 def _links(files: NodeFiles) -> Iterator[tuple[str, list[str]]]:
     """Each network card's name with its addresses, as networkd's files say."""
     for path, file in files.items():
-        if path.parent == NETWORKS:
+        if path.parent == NETWORKS and path.suffix == ".network":
             pairs = [line.split("=", 1) for line in file.content.splitlines() if "=" in line]
             name = next(value for key, value in pairs if key == "Name")
             yield name, [value for key, value in pairs if key == "Address"]

@@ -70,6 +70,8 @@ def test_the_closed_firewall_is_there(listing, cat) -> None:
         "multi-user.target.wants/appliance-expectations.service",
         "multi-user.target.wants/appliance-collect.service",
         "multi-user.target.wants/appliance-metrics.service",
+        "multi-user.target.wants/appliance-syslog.service",
+        "sysinit.target.wants/systemd-timesyncd.service",
         "ssh.service.wants/appliance-hostkey.service",
     ],
 )

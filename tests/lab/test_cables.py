@@ -72,6 +72,20 @@ def test_frames_pass_and_are_captured(cables: Cables) -> None:
         assert cables.counts()["net"]["a"] == {"in": 1, "out": 1}
 
 
+def test_a_vlan_is_captured_apart_and_without_its_tag(children: Children, tmp_path: Path) -> None:
+    cables = Cables(children, tmp_path, {"net": ["a", "b"]}, {"net": {"dmz": 30}})
+    ours, theirs = (B + A + bytes.fromhex(f"8100 00{tag}") + TYPE + b"x" for tag in ("1e", "1f"))
+    with cables.plug("net", "a") as a, cables.plug("net", "b") as b:
+        for frame in (ours, theirs, B + A + TYPE + b"bare"):
+            a.send(frame)
+            assert arrives(b) == frame
+    cables.marks()
+    assert [record.frame for record in read(cables.capture("dmz"))] == [B + A + TYPE + b"x"]
+    seen = [record.frame for record in read(cables.capture("net"))]
+    assert seen == [theirs, B + A + TYPE + b"bare"]
+    cables.close()
+
+
 def test_a_link_is_cut_with_its_carrier_and_silenced_without(cables: Cables) -> None:
     machine = Machine("b")
     link = Link(cables, machine, "net")

@@ -159,6 +159,28 @@ def test_status_names_nodes_hosts_and_faults(served: Service) -> None:
     assert not any(client.ask(None, "status")["links"]["fw1"].values())
 
 
+DMZ = """\
+  dmz:
+    vlan: {on: inside, id: 30}
+    addresses: {fw1: 192.168.5.1/24, fw2: 192.168.5.2/24}
+    virtual: 192.168.5.100/24
+  sync:
+"""
+
+
+def test_a_vlan_shares_the_cable_of_its_card(tmp_path: Path) -> None:
+    with make(tmp_path, lambda text: text.replace("  sync:\n", DMZ)) as lab:
+        fw1 = lab.nodes["fw1"]
+        assert [nic.network for nic in fw1.config.nics] == ["inside", "outside", "sync"]
+        assert [nic.network for nic in lab.peers.config.nics] == ["inside", "outside"]
+        assert {host.host.network for host in lab.hosts.values()} == {"inside", "outside", "dmz"}
+        assert lab.link("fw1", "dmz") is lab.link("fw1", "inside")
+        lab.link("fw1", "dmz").cut()
+        links = Service(lab, threading.Event()).status()["links"]["fw1"]
+        assert links == {"inside": "cut", "outside": "", "dmz": "cut", "sync": ""}
+        assert lab.cables.marks().keys() == {"inside", "outside", "dmz", "sync"}
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [

@@ -6,7 +6,7 @@ import struct
 from ipaddress import ip_address
 from pathlib import Path
 
-from appliance.lab.frames import CONNTRACKD, VRRP, Match, dissect
+from appliance.lab.frames import CONNTRACKD, VRRP, Match, dissect, untagged
 from appliance.lab.pcap import HEADER, Writer, read
 from appliance.lab.switch import AGEING, Faults, Filter, Switch, Way
 
@@ -164,6 +164,27 @@ def test_a_packet_is_read_and_a_later_fragment_has_no_ports() -> None:
     assert (packet.source_port, packet.destination_port, packet.payload) == (1234, 7, b"data")
     assert str(packet.destination) == "192.0.2.2"
     assert dissect(udp(7, b"data", fragment=100)).destination_port is None
+
+
+def tagged(data: bytes, tag: int) -> bytes:
+    return data[:12] + struct.pack("!HH", 0x8100, 5 << 13 | tag) + data[12:]
+
+
+def test_a_tag_is_read_and_taken_off() -> None:
+    plain = udp(7, b"data")
+    assert untagged(tagged(plain, 30)) == (30, plain)
+    assert untagged(plain) == (None, plain)
+    assert untagged(tagged(plain, 30)[:17]) == (None, tagged(plain, 30)[:17])
+    assert dissect(tagged(plain, 30)) == dissect(plain)
+
+
+def test_a_switch_hands_tags_on_and_filters_see_what_is_behind_them() -> None:
+    switch = learnt()
+    whole = tagged(udp(3780), 30)
+    assert [each.frame for each in switch.frame("a", whole, 0.0) or []] == [whole]
+    switch.set_faults("b", Faults(filters=(Filter(CONNTRACKD),)))
+    assert ports(switch, "a", whole) == []
+    assert ports(switch, "a", tagged(udp(3781), 30)) == ["b"]
 
 
 def test_a_capture_is_read_back_with_its_times_and_half_a_record_is_left_out(

@@ -90,6 +90,30 @@ def test_an_address_that_no_route_leads_to_lives_where_the_site_says_it_is() -> 
     assert next(h.network for h in hosts if h.answers(ip_address("10.9.9.9"))) == "inside"
 
 
+def edge() -> Plan:
+    return load(Path(__file__).resolve().parents[1] / "render/golden/edge/site.yaml")
+
+
+def test_a_tagged_network_is_inhabited_on_its_own_and_a_set_by_one_of_each_version() -> None:
+    hosts = {host.name: host for host in topology.hosts(edge())}
+    assert hosts["dmz"].network == "dmz"
+    assert [str(a) for a in hosts["dmz"].addresses] == ["10.0.30.40/24", "2001:db8:30::a/64"]
+    assert hosts["guests"].network == "guests"
+    behind = {str(address) for host in hosts.values() for address in host.behind}
+    assert "192.0.2.66" in behind
+    assert "2001:db8:bad::a" in behind
+
+
+def test_the_tagged_card_of_a_host_is_made_once() -> None:
+    vlan = edge().networks["dmz"].vlan
+    assert vlan is not None
+    script = services.tag("enp0s4", "vlan30", vlan)
+    assert script == (
+        "[ -e /sys/class/net/vlan30 ] || ip link add link enp0s4 name vlan30 type vlan id 30; "
+        "ip link set vlan30 up"
+    )
+
+
 def test_the_scripts_for_a_host_and_what_it_serves() -> None:
     host = topology.hosts(plan("mail-firewall"))[1]
     script = services.namespace("mail-firewall", host, "enp0s4")

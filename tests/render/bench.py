@@ -60,7 +60,7 @@ def play(
     """
     links: dict[str, list[str]] = {}
     for path, file in files.items():
-        if path.parent == NETWORKS:
+        if path.parent == NETWORKS and path.suffix == ".network":
             pairs = [line.split("=", 1) for line in file.content.splitlines() if "=" in line]
             name = next(value for key, value in pairs if key == "Name")
             links[name] = [value for key, value in pairs if key == "Address"]

@@ -10,6 +10,8 @@ from appliance.plan.model import PortRange
 from appliance.render import nft, nft_text
 from appliance.render.services import merged
 
+SET = nft.Set("bad-6", nft.Family.IPV6, (ip_network("2001:db8::/32"),), "bad", prefixes=True)
+
 
 @pytest.mark.parametrize(
     ("part", "text"),
@@ -20,6 +22,8 @@ from appliance.render.services import merged
         (nft.saddr(ip_network("10.0.0.0/8")), "ip saddr 10.0.0.0/8"),
         (nft.daddr(ip_network("10.0.0.1/32")), "ip daddr 10.0.0.1"),
         (nft.daddr(ip_network("2001:db8::1/128")), "ip6 daddr 2001:db8::1"),
+        (nft.saddr(SET), "ip6 saddr @bad-6"),
+        (nft.daddr(SET), "ip6 daddr @bad-6"),
         (nft.dport("tcp", [(25, 25)]), "tcp dport 25"),
         (nft.dport("udp", [(53, 53), (100, 200)]), "udp dport { 53, 100-200 }"),
         (nft.dnat(ip_address("10.0.0.1"), 80), "dnat ip to 10.0.0.1:80"),

@@ -198,3 +198,87 @@ def test_ipv6_passes_by_the_same_rules():
     assert (other.out, other.counted) == ((), ("refused-forward",))
     assert [(card, each.ports[0]) for card, each in ping.out] == [("lan0", 129)]
     assert (foreign.out, foreign.counted) == ((), ("spoofed",))
+
+
+LIMITED = """\
+site: limited
+nodes: {gw: }
+networks:
+  lan: {interface: lan0, addresses: {gw: 10.0.0.1/24}}
+  wan: {interface: wan0, addresses: {gw: [192.0.2.1/24, "2001:db8:1::1/64"]}}
+sets:
+  # Adjacent, overlapping, and both versions under one name.
+  few: {elements: [10.0.0.2, 10.0.0.2/31, 10.0.0.4/30, "2001:db8:1::/64"]}
+  all: {elements: [0.0.0.0/0]}
+firewall:
+  rules:
+    - {from: lan, to: wan, source: "@few", destination: "@all", service: udp/7, limit: 2/hour}
+    - {to: self, source: "@few", service: [icmp, icmpv6]}
+    - {from: lan, to: wan, service: [udp/9, tcp/9], limit: 2/hour}
+nat:
+  - {from: lan, to: wan, source: "@few", snat: 192.0.2.1}
+"""
+
+
+def limited(tmp_path, *steps):
+    site = tmp_path / "limited.yaml"
+    site.write_text(LIMITED)
+    return play(render(load(site))["gw"], list(steps))
+
+
+def test_a_set_holds_its_elements_of_both_versions_and_no_others(tmp_path):
+    four, six, left_out, out6 = limited(
+        tmp_path,
+        ("lan0", packet("10.0.0.7", "10.0.0.1", ICMP, 8, 1)),
+        ("wan0", packet("2001:db8:1::7", "2001:db8:1::1", ICMPV6, 128, 1)),
+        ("lan0", packet("10.0.0.60", "10.0.0.1", ICMP, 8, 1)),
+        ("wan0", packet("192.0.2.7", "192.0.2.1", ICMP, 8, 1)),
+    )
+    assert [(card, each.ports[0]) for card, each in four.out] == [("lan0", 0)]
+    assert [(card, each.ports[0]) for card, each in six.out] == [("wan0", 129)]
+    assert [each.counted for each in (left_out, out6)] == [("refused-input",)] * 2
+
+
+def test_a_set_says_whose_source_is_rewritten(tmp_path):
+    held, other = limited(
+        tmp_path,
+        ("lan0", packet("10.0.0.3", "192.0.2.7", UDP, 9)),
+        ("lan0", packet("10.0.0.60", "192.0.2.7", UDP, 9)),
+    )
+    assert [str(each.source) for _, each in held.out] == ["192.0.2.1"]
+    assert [str(each.source) for _, each in other.out] == ["10.0.0.60"]
+
+
+def test_what_is_over_the_limit_falls_through_and_a_known_connection_is_not_limited(tmp_path):
+    opening = [("lan0", packet("10.0.0.2", "192.0.2.7", UDP, number, 7)) for number in (1, 2, 3)]
+    answer = ("wan0", packet("192.0.2.7", "192.0.2.1", UDP, 7, 1))
+    first, second, over, back, known = limited(tmp_path, *opening, answer, opening[0])
+    assert [len(each.out) for each in (first, second, back, known)] == [1, 1, 1, 1]
+    assert (over.out, over.counted) == ((), ("refused-forward",))
+
+
+def test_all_protocols_of_a_rule_share_its_limit(tmp_path):
+    one, two, three = limited(
+        tmp_path,
+        ("lan0", packet("10.0.0.2", "192.0.2.7", UDP, 9)),
+        ("lan0", tcp("10.0.0.2", "192.0.2.7", 9)),
+        ("lan0", tcp("10.0.0.3", "192.0.2.7", 9)),
+    )
+    assert [len(each.out) for each in (one, two, three)] == [1, 1, 0]
+
+
+def test_a_tagged_network_is_filtered_as_any_other():
+    """Its card is a plain one on this bench: that its frames bear tags is not the filter's."""
+    files = golden.rendered("edge")["edge1"]
+    inward, outward, beyond = play(
+        files,
+        [
+            ("enp0s4", tcp("10.0.0.7", "10.0.30.60", 22)),
+            ("vlan30", tcp("10.0.30.7", "10.0.0.7", 22)),
+            ("vlan30", tcp("10.0.30.7", "198.51.100.7", 443)),
+        ],
+        "enp0s3 198.51.100.10/24",
+    )
+    assert [card for card, _ in inward.out] == ["vlan30"]
+    assert (outward.out, outward.counted) == ((), ("refused-forward",))
+    assert [(card, str(each.source)) for card, each in beyond.out] == [("enp0s3", "198.51.100.10")]

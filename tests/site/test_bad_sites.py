@@ -60,25 +60,3 @@ def test_the_file_is_named_as_it_was_given(tmp_path: Path) -> None:
     with pytest.raises(SiteError, match="there is no such file") as wrong:
         load(path)
     assert str(wrong.value).startswith(f"{path}:1:1: ")
-
-
-NOT_YET = {
-    "edge": [
-        "20:5: 'vlan' in networks.dmz is not supported yet",
-        "37:1: 'sets' is not supported yet",
-        "43:27: address set '@blocked' is not supported yet",
-        "47:54: 'limit' in firewall.rules is not supported yet",
-        "94:3: 'syslog' in management is not supported yet",
-        "95:3: 'ntp' in management is not supported yet",
-        "96:3: 'dns' in management is not supported yet",
-    ],
-}
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_what_is_not_supported_yet_is_refused_by_name(name: str) -> None:
-    """And it is all that is wrong with these files: nothing is refused that follows from it."""
-    path = Path(__file__).parents[2] / "examples" / f"{name}.yaml"
-    with pytest.raises(SiteError) as wrong:
-        load(path)
-    assert [f"{p.line}:{p.column}: {p.what}" for p in wrong.value.problems] == NOT_YET[name]

@@ -13,24 +13,31 @@ from appliance.plan.model import (
     DestinationNat,
     DropLog,
     Expectation,
+    LogHost,
     Node,
     Origin,
     Pair,
+    Per,
     Plan,
     PortRange,
     Protocol,
+    Rate,
     Role,
     Route,
     Rule,
+    Servers,
     Service,
     SourceNat,
     Ssh,
+    Transport,
     Verdict,
     VirtualRouter,
+    Vlan,
 )
 from appliance.site import load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+TEN = Rate(10, Per.SECOND)
 
 
 def tcp(*ports: int) -> Service:
@@ -71,7 +78,7 @@ def test_testcase() -> None:
             origin=Origin(31, 5),
         ),
     )
-    assert plan.log == DropLog(dropped=True, invalid=True, per_second=10)
+    assert plan.log == DropLog(dropped=True, invalid=True, limit=TEN)
     assert plan.pair == Pair(
         advert_ms=100,
         preempt=False,
@@ -148,7 +155,7 @@ def test_mail_firewall() -> None:
         "192.168.0.40",
         "192.168.0.40",
     ]
-    assert plan.log == DropLog(dropped=True, invalid=False, per_second=10)
+    assert plan.log == DropLog(dropped=True, invalid=False, limit=TEN)
 
 
 def test_branch() -> None:
@@ -195,7 +202,7 @@ networks:
 def test_the_smallest_site_lets_nothing_through(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, ONE)
     assert plan.rules == plan.source_nat == plan.destination_nat == plan.expectations == ()
-    assert plan.log == DropLog(dropped=False, invalid=False, per_second=10)
+    assert plan.log == DropLog(dropped=False, invalid=False, limit=TEN)
     assert plan.ssh is None
 
 
@@ -273,9 +280,10 @@ def test_where_a_rule_holds(
 @pytest.mark.parametrize(
     ("stated", "log"),
     [
-        ("{dropped: {limit: 3/s}, invalid: no}", DropLog(True, False, 3)),
-        ("{dropped: {}}", DropLog(True, False, 10)),
-        ("{dropped: off, invalid: TRUE}", DropLog(False, True, 10)),
+        ("{dropped: {limit: 3/s}, invalid: no}", DropLog(True, False, Rate(3, Per.SECOND))),
+        ("{dropped: {limit: 90/minute}}", DropLog(True, False, Rate(90, Per.MINUTE))),
+        ("{dropped: {}}", DropLog(True, False, TEN)),
+        ("{dropped: off, invalid: TRUE}", DropLog(False, True, TEN)),
     ],
 )
 def test_logging(tmp_path: Path, stated: str, log: DropLog) -> None:
@@ -299,6 +307,95 @@ nat:
     ]
     # On no link of ours: it may be routed to the pair.
     assert plan.source_nat[0].address == ip_address("203.0.113.1")
+
+
+TAGGED = """\
+  voice: {vlan: {on: lan, id: 30}, addresses: {gw: 10.1.0.1/24}}
+  guests: {vlan: {on: wan, id: 30}, addresses: {gw: 10.2.0.1/24}}
+  wan: {interface: eth1, addresses: {gw: 192.0.2.1/24}, gateway: 192.0.2.254}
+  dmz: {vlan: {on: lan, id: 4094}, addresses: {gw: 10.3.0.1/24}}
+"""
+
+
+def test_tagged_networks_have_cards_of_their_own_names(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, ONE + TAGGED)
+    assert {name: network.interface for name, network in plan.networks.items()} == {
+        "lan": "eth0",
+        "voice": "vlan30",
+        "guests": "vlan30-2",
+        "wan": "eth1",
+        "dmz": "vlan4094",
+    }
+    assert plan.networks["guests"].vlan == Vlan("wan", 30)
+    assert [plan.card(name) for name in plan.networks] == ["lan", "lan", "wan", "wan", "lan"]
+
+
+SETS = """\
+sets:
+  both: {type: address, elements: [10.0.0.128/25, "2001:db8::/33", 10.0.0.0/24, 192.0.2.7]}
+  lone: {elements: 10.0.0.0/8}
+"""
+
+
+def test_a_set_is_as_few_prefixes_as_do(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, f'{ONE}{SETS}firewall: {{rules: [{{source: "@both"}}]}}\n')
+    both, lone = plan.sets
+    assert both.of(4) == (ip_network("10.0.0.0/24"), ip_network("192.0.2.7"))
+    assert both.of(6) == (ip_network("2001:db8::/33"),)
+    assert (lone.name, lone.elements) == ("lone", (ip_network("10.0.0.0/8"),))
+    assert plan.rules[0].source is both
+    assert ip_address("10.0.0.200") in both
+    assert ip_address("2001:db8:8000::1") not in both
+
+
+@pytest.mark.parametrize(
+    ("stated", "protocols"),
+    [
+        ('source: "@both", service: [icmp, icmpv6]', (Protocol.ICMP, Protocol.ICMPV6)),
+        ('source: "@lone", service: [icmp, icmpv6]', (Protocol.ICMP,)),
+        ('source: "@both", destination: "::/0", service: [icmp, icmpv6]', (Protocol.ICMPV6,)),
+    ],
+)
+def test_a_set_decides_which_services_there_are(
+    tmp_path: Path, stated: str, protocols: tuple[Protocol, ...]
+) -> None:
+    (rule,) = plan_of(tmp_path, f"{ONE}{SETS}firewall: {{rules: [{{{stated}}}]}}\n").rules
+    assert tuple(service.protocol for service in rule.services) == protocols
+
+
+@pytest.mark.parametrize(
+    ("stated", "rate"),
+    [
+        ("1/s", Rate(1, Per.SECOND)),
+        ("90/minute", Rate(90, Per.MINUTE)),
+        ("10000/hour", Rate(10000, Per.HOUR)),
+    ],
+)
+def test_limits(tmp_path: Path, stated: str, rate: Rate) -> None:
+    (rule,) = plan_of(
+        tmp_path, f"{ONE}firewall: {{rules: [{{from: lan, limit: {stated}}}]}}\n"
+    ).rules
+    assert rule.limit == rate
+
+
+def test_servers_on_a_link_behind_a_route_and_behind_the_gateway(tmp_path: Path) -> None:
+    text = f"""{ONE}{TAGGED}  far:
+    interface: eth2
+    addresses: {{gw: "2001:db8::1/64"}}
+    routes: [{{to: "2001:db8:aa::/48", via: "2001:db8::2"}}]
+management:
+  syslog: [{{address: 10.1.0.9}}, {{address: "2001:db8:aa::9", port: 1514, protocol: tcp}}]
+  ntp: [203.0.113.123, "2001:db8:aa::123"]
+  dns: 10.0.0.53
+"""
+    assert plan_of(tmp_path, text).servers == Servers(
+        syslog=(
+            LogHost(ip_address("10.1.0.9"), 514, Transport.UDP),
+            LogHost(ip_address("2001:db8:aa::9"), 1514, Transport.TCP),
+        ),
+        ntp=(ip_address("203.0.113.123"), ip_address("2001:db8:aa::123")),
+        dns=(ip_address("10.0.0.53"),),
+    )
 
 
 def test_keys_of_every_kind_that_ssh_keygen_makes(tmp_path: Path) -> None:
