@@ -7,6 +7,7 @@ it smaller takes hundreds of runs of every program.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -17,11 +18,12 @@ from appliance.site import load
 from appliance.verify import verify
 from tests.strategies import sites
 
-EXAMPLES = int(os.environ.get("APPLIANCE_EXAMPLES", "15"))
+SITES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+DRAWN = int(os.environ.get("APPLIANCE_EXAMPLES", "15"))
 
 
 @settings(
-    max_examples=EXAMPLES,
+    max_examples=DRAWN,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -34,3 +36,8 @@ def test_an_accepted_site_is_accepted_by_every_program(text, kit, tmp_path):
         verify(render(load(site)), kit)
     except ToolError as refused:
         pytest.fail(f"{text}\n{refused}")
+
+
+@pytest.mark.parametrize("site", SITES, ids=lambda site: site.stem)
+def test_every_example_is_accepted_by_every_program(site, kit):
+    verify(render(load(site)), kit)
