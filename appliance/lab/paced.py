@@ -17,9 +17,9 @@ from typing import Any
 
 from appliance.lab.meter import Meter, Stop
 
-# After `stop` an answer may still be on its way: TCP backs off to a few seconds in an interruption.
+# After `stop` an answer may still be on its way: TCP backs off to a few seconds in an interruption,
+# and when many flows end at once an emulated machine has no time for anybody.
 DRAIN = 15.0
-LAST_ANSWER = 2.0
 SETUP = 60.0  # seconds for a connection to stand; many at once take long in an emulated machine
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 
@@ -279,7 +279,7 @@ class Datagrams:
         """Alive means that an answer still comes; what is sent to learn that does not count."""
         self.meter.quiet()
         ours = range(self.first, self.number + 1)
-        self.meter.alive = self.ask(LAST_ANSWER)
+        self.meter.alive = self.ask(DRAIN)
         self.meter.sent = len(ours)
         self.meter.received = len(self.seen & set(ours))
 
