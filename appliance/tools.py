@@ -45,6 +45,7 @@ PACKAGES = (
     "python3-pefile",
     "qemu-system-x86",
     "qemu-utils",
+    "rsyslog",
     "sbsigntool",
     "squashfs-tools",
     "systemd-boot-efi",

@@ -454,7 +454,7 @@ class Site:
 
     def log_hosts(self) -> list[Tree]:
         trees: list[Tree] = []
-        for address in dict.fromkeys(self.server() for _ in range(self.draw(st.integers(1, 3)))):
+        for address in dict.fromkeys(self.server() for _ in range(self.draw(st.integers(1, 7)))):
             trees.append({"address": address})
             if self.maybe("port"):
                 trees[-1]["port"] = self.draw(ports)

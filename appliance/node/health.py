@@ -27,7 +27,7 @@ UNITS = {
     "ssh.service": Path("etc/ssh/sshd_config.d/10-appliance.conf"),
     "appliance-collect.service": Path("etc/appliance/metrics.json"),
     "appliance-metrics.service": Path("etc/appliance/metrics.json"),
-    "appliance-syslog.service": Path("etc/appliance/syslog.json"),
+    "rsyslog.service": Path("etc/rsyslog.conf"),
     "systemd-timesyncd.service": Path("etc/systemd/timesyncd.conf.d/10-appliance.conf"),
 }
 

@@ -11,6 +11,7 @@ from appliance.site.faults import Faults
 from appliance.site.schema import Site
 
 MOST_NAME_SERVERS = 3  # MAXNS in glibc's resolv.h: it never asks the others
+MOST_LOG_HOSTS = 7  # MAX_JOURNAL in rsyslog's imjournal.c is 8 readers, of which one is its own
 
 
 def servers(site: Site, networks: Mapping[str, Network], faults: Faults) -> Servers:
@@ -29,6 +30,9 @@ def servers(site: Site, networks: Mapping[str, Network], faults: Faults) -> Serv
         for i, address in enumerate(addresses):
             if address in addresses[:i]:
                 faults.add((*loc, key, i), f"{address} is given twice")
+    if len(hosts) > MOST_LOG_HOSTS:
+        what = f"{len(hosts)} log hosts: rsyslog cannot serve more than {MOST_LOG_HOSTS}"
+        faults.add((*loc, "syslog"), what, key=True)
     if len(dns) > MOST_NAME_SERVERS:
         what = f"{len(dns)} name servers: no more than {MOST_NAME_SERVERS} would be asked"
         faults.add((*loc, "dns"), what, key=True)

@@ -27,7 +27,7 @@ SSHD = PurePosixPath("etc/ssh/sshd_config.d/10-appliance.conf")
 METRICS = PurePosixPath("etc/appliance/metrics.json")
 MODULE_OPTIONS = PurePosixPath("etc/modprobe.d/appliance.conf")
 KEEPALIVED_UNIT = PurePosixPath("etc/systemd/system/keepalived.service.d/50-appliance-checks.conf")
-SYSLOG = PurePosixPath("etc/appliance/syslog.json")
+SYSLOG = PurePosixPath("etc/rsyslog.conf")
 NTP = PurePosixPath("etc/systemd/timesyncd.conf.d/10-appliance.conf")
 DNS = PurePosixPath("etc/resolv.conf")
 NETWORKS = PurePosixPath("etc/systemd/network")
@@ -39,7 +39,7 @@ def render(plan: Plan) -> FileTree:
 
 
 def _node(plan: Plan, node: str) -> NodeFiles:
-    files = _everywhere(plan, node) | _networks(plan, node) | _servers(plan.servers)
+    files = _everywhere(plan, node) | _networks(plan, node) | _servers(plan.servers, node)
     if plan.ssh:
         files |= _ssh(plan, node)
     if plan.metrics:
@@ -73,11 +73,11 @@ def _networks(plan: Plan, node: str) -> dict[PurePosixPath, File]:
     return files
 
 
-def _servers(asked: Servers) -> dict[PurePosixPath, File]:
+def _servers(asked: Servers, node: str) -> dict[PurePosixPath, File]:
     """The files that say whom the node itself asks and tells; without its file a service is off."""
     files = {}
     if asked.syslog:
-        files[SYSLOG] = File(servers.syslog(asked.syslog))
+        files[SYSLOG] = File(servers.syslog(asked.syslog, node))
     if asked.ntp:
         files[NTP] = File(servers.ntp(asked.ntp))
     if asked.dns:

@@ -69,6 +69,11 @@ _SETTINGS = (
         ctnetlink.STREAM_S,
         "What a connection gets anew at a takeover.",
     ),
+    _Setting(
+        "net.ipv4.tcp_retries2",
+        8,
+        "The node's own TCP, IPv6 as well: the other end is dead after 100 s instead of 15 min.",
+    ),
     _Setting("kernel.printk", "4 4 1 7", "Logged packets must not wait for a serial console."),
 )
 

@@ -1,8 +1,8 @@
 """Checks by the programs that will read the files, each in namespaces that end with it.
 
 nftables reads the ruleset twice: by the libnftables of this machine, and by Debian 13's nft, which
-is the router's. keepalived, conntrackd and sshd are Debian 13's. Nobody has written a checker for
-networkd's files, sysctl.d and modules-load.d: these are first read by the booted image.
+is the router's. keepalived, conntrackd, sshd and rsyslogd are Debian 13's. Nobody has written a
+checker for networkd's files, sysctl.d and modules-load.d: these are first read by the booted image.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ CONNTRACKD = "etc/conntrackd/conntrackd.conf"
 SSHD = "etc/ssh/sshd_config.d/10-appliance.conf"
 KEYS = "etc/ssh/authorized_keys/root"
 SCRIPTS = "etc/appliance/checks/"
+RSYSLOG = "etc/rsyslog.conf"
 
 # What systemd makes on the router before the programs start.
 FOLDERS = ("/run/appliance", "/run/conntrackd", "/run/sshd")
@@ -40,6 +41,12 @@ keepalived_script:x:65532:65534::/:/bin/false
 # The one warning that is no fault: a site with a single virtual router has its sync group all the
 # same, for it is the group that the agent listens to.
 LONE_ROUTER = r"Sync group \S+ has only 1 virtual router"
+
+# All that rsyslogd has to say of a file that is right; the last where it runs as an idle job.
+FRAME = (
+    r"rsyslogd: (version .*, config validation run|End of config validation run"
+    r"|pthread_attr_setschedpolicy failed)"
+)
 
 LIMIT_S = 10.0
 STATISTICS = 21  # the request of `conntrackd -s`, by its number in conntrackd.h
@@ -62,6 +69,7 @@ def main() -> None:
         CONNTRACKD: partial(conntrackd, job["root"]),
         SSHD: sshd,
         KEYS: keys,
+        RSYSLOG: rsyslog,
     }
     for path in job["files"]:
         if path.startswith(SCRIPTS):
@@ -208,6 +216,14 @@ def keys() -> Iterator[Refusal]:
         code, said = words("ssh-keygen", "-l", "-f", str(one))
         if code:
             yield KEYS, "ssh-keygen", f"line {number}: {said}"
+
+
+def rsyslog() -> Iterator[Refusal]:
+    """Its own check of a configuration; what it merely warns of is refused as well."""
+    code, said = words("/usr/sbin/rsyslogd", "-N1", "-f", str(FILES / RSYSLOG))
+    bad = [line for line in said.splitlines() if not re.match(FRAME, line)]
+    if code or bad:
+        yield RSYSLOG, "rsyslogd -N1", "\n".join(bad) or f"exit code {code}"
 
 
 if __name__ == "__main__":

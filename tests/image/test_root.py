@@ -25,7 +25,7 @@ def matching(listing: set[str], pattern: str) -> list[str]:
 def test_no_keys_and_no_site(listing) -> None:
     assert not matching(listing, r"ssh_host_\w+_key|authorized_keys|id_(rsa|ed25519)$")
     assert not matching(listing, r"^/etc/(appliance|nftables\.conf|keepalived/keepalived\.conf)$")
-    assert not matching(listing, r"^/etc/conntrackd/conntrackd\.conf$")
+    assert not matching(listing, r"^/etc/(conntrackd/conntrackd|rsyslog)\.conf$")
     assert not matching(listing, r"^/etc/systemd/network/.")
 
 
@@ -70,7 +70,7 @@ def test_the_closed_firewall_is_there(listing, cat) -> None:
         "multi-user.target.wants/appliance-expectations.service",
         "multi-user.target.wants/appliance-collect.service",
         "multi-user.target.wants/appliance-metrics.service",
-        "multi-user.target.wants/appliance-syslog.service",
+        "multi-user.target.wants/rsyslog.service",
         "sysinit.target.wants/systemd-timesyncd.service",
         "ssh.service.wants/appliance-hostkey.service",
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from appliance import verify as verification
 from appliance.errors import ToolError
-from appliance.render.site import CONNTRACKD, KEEPALIVED, RULESET, SSHD
+from appliance.render.site import CONNTRACKD, KEEPALIVED, RULESET, SSHD, SYSLOG
 from appliance.render.sshd import KEYS
 from appliance.render.tree import File
 from appliance.run import run
@@ -35,13 +35,13 @@ def test_a_pair_is_checked_in_two_seconds(kit):
     assert min(seconds) < 2, seconds
 
 
-def broken(path: PurePosixPath, old: str, new: str):
-    """The test case with one spot in one file of one node changed."""
-    tree = golden.rendered("dual-stack")
-    text = tree["south"][path].content
+def broken(path: PurePosixPath, old: str, new: str, site: str = "dual-stack", node: str = "south"):
+    """A golden site with one spot in one file of one node changed."""
+    tree = golden.rendered(site)
+    text = tree[node][path].content
     assert old in text
     spoilt = File(text.replace(old, new, 1))
-    return {**tree, "south": {**tree["south"], path: spoilt}}
+    return {**tree, node: {**tree[node], path: spoilt}}
 
 
 REFUSED = [
@@ -99,6 +99,23 @@ def test_what_is_broken_is_refused_with_node_file_and_reason(path, old, new, sai
     assert first.endswith(f"refuses {path}:")
     assert said in "\n".join(rest)
     assert "north" not in refusal.value.what
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        pytest.param('keepAlive="on"', 'keepalife="on"', "keepalife", id="keyword"),
+        pytest.param('load="imjournal"', 'load="imjurnal"', "imjurnal", id="no such module"),
+        pytest.param('ruleset="172', 'ruleset="173', "173.16.0.9-tcp-514", id="no such ruleset"),
+        pytest.param('type="omfwd"', 'type="omfwd', "error", id="quotes"),
+    ],
+)
+def test_what_rsyslogd_cannot_read_is_refused(old, new, said, kit):
+    with pytest.raises(ToolError) as refusal:
+        verify(broken(SYSLOG, old, new, "edge", "edge2"), kit)
+    first, *rest = refusal.value.what.splitlines()
+    assert first == f"edge2: rsyslogd -N1 refuses {SYSLOG}:"
+    assert said in "\n".join(rest)
 
 
 def test_both_readers_of_a_ruleset_are_asked(kit):
