@@ -18,8 +18,8 @@ from appliance.node.ipvs_connections import Connection, Read, messages, reader
 
 # By way of our own process: the agent's unit hides all of /proc that belongs to none.
 LIST = Path("/proc/self/net/ip_vs_conn")
-# What one read gives at most (seq_file(9)): a page. Before Linux 6.14 each goes through the list
-# from its begin, so that the whole of a large one takes time with the square of its length.
+# What one read gives at most: a page (seq_read_iter in the kernel's seq_file.c). Each goes through
+# the list from its begin (ip_vs_conn_array), so that the time for all of it grows with the square.
 _PAGE = 4096
 
 # Whether to stop, asked after each page: it is given the seconds that the page took.
