@@ -78,6 +78,7 @@ class Balancer:
     _role: Role = Role.INIT
     _turn: int = 0  # counts the roles: what was begun in an earlier one is void
     _known: int | None = None  # the run of the peer's agent since when its IPVS is in step
+    _missed: bool = False  # whether it cannot have heard all since we began to send
     _thread: threading.Thread | None = None
     _outcome: tuple[int, Replayed | OSError, float] | None = None
     _next_replay: float = -_NEVER
@@ -161,8 +162,14 @@ class Balancer:
     # The active node
 
     def _keep_active(self, now: float, word: Word | None) -> None:
-        """Send all to a peer whose agent is new to us, as it is after a reboot, or that asks."""
-        if word is None or word.role is not Role.BACKUP or not word.takes or self.replays:
+        """Send all to a peer whose agent is new to us, as it is after a reboot, or that asks.
+
+        So is one that was not heard for a while, or was active with us: it has missed something.
+        """
+        if word is None or word.role is Role.MASTER:
+            self._known, self._missed = None, True
+            return
+        if word.role is not Role.BACKUP or not word.takes or self.replays:
             return
         if (word.run != self._known or word.lacks) and now >= self._next_replay:
             self._next_replay = now + _REPLAY_EVERY_S
@@ -170,6 +177,7 @@ class Balancer:
 
     def _replay(self, run: int) -> None:
         turn, role, pause = self._turn, self._role, threading.Event()
+        self._missed = False
 
         def stop(worked: float) -> bool:
             # As long as it took: others want the processor as well.
@@ -194,7 +202,7 @@ class Balancer:
         if isinstance(outcome, OSError):
             log.error("cannot send IPVS's connections to the peer: %s", outcome)
         elif outcome.whole:
-            self._known = run
+            self._known = None if self._missed else run
             sent = {"connections": outcome.connections, "templates": outcome.templates}
             self.replayed = {"wall": self.world.wall(), "seconds": round(seconds, 2), **sent}
             words = "sent %d connections of IPVS and %d templates to the peer in %.1f s"

@@ -75,6 +75,8 @@ def sync(facts: Facts) -> str:
 
 def ipvs(told: dict[str, Any]) -> str:
     """IPVS's tables of the two nodes."""
+    if told["connections"] is None:
+        return "?"
     words = f"{told['connections']} connections, {told['templates']} templates"
     difference = told["difference"]["connections"]
     more = [] if difference is None else [f"{difference:+} to the peer's"]

@@ -168,6 +168,31 @@ def test_a_peer_that_lacks_much_is_told_again_but_not_all_the_time(bench: Balanc
     assert len(bench.replays) == 3
 
 
+def test_a_peer_that_was_cut_off_or_active_as_well_has_missed_something(bench: Balanced4) -> None:
+    agent = bench.balancing_agent("MASTER")
+    bench.hear(agent, PEER, 12)
+    for _ in range(3):
+        bench.turn(agent)  # in silence
+    bench.hear(agent, PEER, 12)
+    assert len(bench.replays) == 2
+    bench.hear(agent, replace(PEER, role=Role.MASTER), 3)
+    assert len(bench.replays) == 2
+    bench.hear(agent, PEER, 12)
+    assert len(bench.replays) == 3
+
+
+def test_a_peer_that_was_cut_off_meanwhile_is_told_again(bench: Balanced4) -> None:
+    agent = bench.balancing_agent("MASTER")
+    bench.hold.clear()
+    bench.hear(agent, PEER, 2)
+    bench.turn(agent)
+    bench.turn(agent)  # in silence
+    bench.hold.set()
+    bench.await_threads()
+    bench.hear(agent, PEER, 30)
+    assert len(bench.replays) == 2
+
+
 def test_nobody_tells_but_the_active_node(bench: Balanced4) -> None:
     """A standby that was the active node must not tell what it knew then."""
     agent = bench.balancing_agent("BACKUP")
