@@ -1,5 +1,5 @@
 """The command line: `appliance check | render | explain | build | lab`, and for a site that runs
-`status | handover | sessions`.
+`status | handover | sessions | drain | undrain`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from rich.console import Console
 import appliance
 from appliance.cli.build import build
 from appliance.cli.check import check
+from appliance.cli.drain import drain, undrain
 from appliance.cli.explain import explain
 from appliance.cli.handover import handover
 from appliance.cli.lab import lab
@@ -66,6 +67,8 @@ app.add_typer(lab, name="lab")
 app.command()(status)
 app.command()(handover)
 app.command()(sessions)
+app.command()(drain)
+app.command()(undrain)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from appliance.cli import services
 from appliance.cli.operating import Json, Site, Ssh, Via
 from appliance.errors import ToolError
 from appliance.node import status as words
@@ -44,6 +45,8 @@ def show(report: Report, console: Console) -> None:
         if any(cell not in ("", "-") for cell in cells):
             table.add_row(name, *(Text(cell, style=_COLOURS.get(cell, "")) for cell in cells))
     console.print(table)
+    for service in services.tables(report):
+        console.print(service)
     for each in report.problems:
         console.print(Text(f"problem: {each}", style="red"), soft_wrap=True)
     for each in report.notes:
@@ -78,6 +81,11 @@ def _entries(facts: Facts) -> str:
     return f"{here['internal']} own, {here['external']} held" if here else "?"
 
 
+def _ipvs(facts: Facts) -> str:
+    told = at(facts, "state", "ipvs")
+    return words.ipvs(told) if told else ""
+
+
 def _alarms(facts: Facts) -> str:
     return ", ".join(at(facts, "state", "alarms") or ()) or "none"
 
@@ -98,6 +106,7 @@ _ROWS: dict[str, Callable[[Facts], str]] = {
     "last takeover": _of_pair(words.takeover),
     "connections": _of_pair(_entries),
     "sync": _of_pair(words.sync),
+    "ipvs": _of_pair(_ipvs),
     "both active": _of_pair(words.both_active),
     "alarms": _of_pair(_alarms),
     "units": _units,

@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appliance.node import balancing, identity, report, statefile
 from appliance.node import config as configuration
-from appliance.node import identity, report, statefile
 from appliance.node.alarms import Alarms
 from appliance.node.arbiter import OBEY_S
+from appliance.node.balancer import Balancer
+from appliance.node.balancing import Balancing
 from appliance.node.config import Config
 from appliance.node.driver import HEAL, TAKE_OVER, Done
 from appliance.node.events import Fifo, Parser, Role
@@ -51,6 +53,7 @@ class Agent:
     identity: Identity
     links: Links
     world: World = field(default_factory=World)
+    balancing: Balancing | None = None
     role: Role = Role.INIT
     verdict: Verdict | None = None
     alarms: Alarms = field(default_factory=Alarms)
@@ -60,6 +63,7 @@ class Agent:
     since: tuple[float, float] = field(init=False)  # in this role: monotonic, wall
     fifo: Fifo = field(init=False)
     tables: Tables = field(init=False)
+    balancer: Balancer | None = None  # where there are virtual services
     witness: Witness = field(init=False)
     guard: Guard = field(default_factory=lambda: Guard(_GUARDED))
     _gate: Gate = field(init=False)
@@ -77,6 +81,9 @@ class Agent:
         now = self.world.monotonic()
         self.fifo = Fifo(self.config.fifo, Parser(self.config.group))
         self.tables = Tables(self.config, self.world, self.alarms, self._revoked)
+        if self.balancing:
+            asked = (self.world, self.alarms, self._revoked, self.tables.worker)
+            self.balancer = Balancer(self.balancing, *asked)
         self.witness = Witness(self.config, self.world, self.links)
         self._gate = Gate(now, self.config.gate_s, self.config.absent_s)
         self.since = (now, self.world.wall())
@@ -134,6 +141,8 @@ class Agent:
         now = self.world.monotonic()
         before, self.role, self._shared = self.role, role, False
         self.tables.enter(role, now)
+        if self.balancer:
+            self.balancer.enter(role, now)
         if role is Role.MASTER:
             self.tables.run(TAKE_OVER, lambda done: self._taken_over(done, before, why))
             self._active = (now, None)
@@ -176,6 +185,8 @@ class Agent:
         self.witness.look(now)
         if not self.tables.worker.busy:
             self.tables.count(self._look_at_tables)
+            if self.balancer:
+                self.balancer.look(now, self.witness.peer.present(now))
         self._end_handover(now)
 
     def _look_at_tables(self) -> None:
@@ -256,6 +267,7 @@ class Agent:
             internal=stats and stats.internal,
             external=stats and stats.external,
             wants=self.tables.wants,
+            **(self.balancer.words() if self.balancer else {}),
             alarms=self.alarms,
         )
 
@@ -275,7 +287,12 @@ def main(argv: list[str]) -> None:
     log_to_journal()
     path = Path(argv[1]) if len(argv) > 1 else configuration.PATH
     config = configuration.parse(path.read_text())
-    agent = Agent(config, identity.read(path.with_name("node.json")), Links(config.links))
+    agent = Agent(
+        config,
+        identity.read(path.with_name("node.json")),
+        Links(config.links),
+        balancing=balancing.read(path.with_name(balancing.PATH.name)),
+    )
     while True:
         agent.step()
         agent.wait()

@@ -30,8 +30,11 @@ _AHEAD = (Remedy.NONE, Remedy.ASK, Remedy.RENEW, Remedy.WANT)
 
 @dataclass(slots=True)
 class Balance:
-    """`difference`: entries that we hold of the peer, less those that it says it has."""
+    """`difference`: entries that we hold of the peer, less those that it says it has. `behind` are
+    the remedies for too few, one for each look.
+    """
 
+    behind: tuple[Remedy, ...] = _BEHIND
     difference: int | None = None
     looks: int = 0
 
@@ -42,7 +45,7 @@ class Balance:
             self.looks = 0
             return Remedy.NONE
         self.looks += 1
-        ladder = _AHEAD if self.difference > 0 else _BEHIND
+        ladder = _AHEAD if self.difference > 0 else self.behind
         return ladder[self.looks - 1] if self.looks <= len(ladder) else Remedy.ALARM
 
     def forget(self) -> None:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from appliance.node import health, identity
+from appliance.node import health, identity, served
 from appliance.node.events import Role
 
 NODE = Path("etc/appliance/node.json")
@@ -54,8 +54,13 @@ def gather(root: Path = Path("/")) -> Facts:
         "peer_s": _since(now, state, "peer", "heard"),
         "expectations": read_json(root / EXPECTATIONS),
         "units": health.units(root),
+        "balancing": served.gather(root, state),
     }
-    facts["problems"] = [*health.problems(root, facts["units"]), *of_pair(facts)]
+    facts["problems"] = [
+        *health.problems(root, facts["units"]),
+        *of_pair(facts),
+        *served.problems(facts["balancing"]),
+    ]
     return facts | {"healthy": not facts["problems"]}
 
 

@@ -6,46 +6,14 @@ that the scrape and docs/operating.md show; where a fact is missing there is no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
 
 from appliance.node.events import Role
 from appliance.node.facts import Facts, at
-
-Samples = Iterable[tuple[tuple[str, ...], float]]
-Read = Callable[[Facts], Samples]
-
-
-class Kind(StrEnum):
-    """What a metric is; a counter only grows, until what counts is started again."""
-
-    GAUGE = "gauge"
-    COUNTER = "counter"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric; `read` gives the labels' values and the value of each sample."""
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...]
-    read: Read
-
+from appliance.node.metric import Metric, Read, Samples, counter, gauge, one
+from appliance.node.service_metrics import SERVICES
 
 # How a metric is read from the facts
-
-
-def _one(*path: str) -> Read:
-    """A number or a truth; none where it is not known."""
-
-    def read(facts: Facts) -> Samples:
-        value = at(facts, *path)
-        return [] if value is None else [((), float(value))]
-
-    return read
 
 
 def _each(*path: str, under: str | None = None) -> Read:
@@ -130,158 +98,149 @@ _CACHES = ("internal", "external")
 _KEPT = ("here", "held")
 
 
-def _gauge(name: str, help_: str, read: Read, *labels: str) -> Metric:
-    return Metric(f"appliance_{name}", Kind.GAUGE, help_, labels, read)
-
-
-def _counter(name: str, help_: str, read: Read, *labels: str) -> Metric:
-    return Metric(f"appliance_{name}_total", Kind.COUNTER, help_, labels, read)
-
-
 METRICS = (
-    _gauge(
+    gauge(
         *("build_info", "Always 1; what this node is made from.", _build),
         *("node", "site", "digest", "version"),
     ),
-    _gauge("healthy", "Whether appliance-status finds nothing wrong.", _one("healthy")),
-    _gauge("problems", "How many things appliance-status finds wrong.", _problems),
-    _gauge("unit_active", "Whether what has to run, runs.", _units, "unit"),
-    _gauge(
+    gauge("healthy", "Whether appliance-status finds nothing wrong.", one("healthy")),
+    gauge("problems", "How many things appliance-status finds wrong.", _problems),
+    gauge("unit_active", "Whether what has to run, runs.", _units, "unit"),
+    gauge(
         *("unit_memory_bytes", "Memory charged to the unit's control group.", _each("memory")),
         "unit",
     ),
-    _gauge(
-        *("state_age_seconds", "Time since the state agent wrote its state.", _one("state_age_s")),
+    gauge(
+        *("state_age_seconds", "Time since the state agent wrote its state.", one("state_age_s")),
     ),
-    _gauge("role", "1 for the role that this node has.", _role("state", "role"), "role"),
-    _gauge("role_seconds", "Time in this role.", _one("role_s")),
-    _counter(
+    gauge("role", "1 for the role that this node has.", _role("state", "role"), "role"),
+    gauge("role_seconds", "Time in this role.", one("role_s")),
+    counter(
         *("transitions", "Times that the role was entered.", _transitions),
         "role",
     ),
-    _gauge(
+    gauge(
         "takeover_duration_seconds",
         "Of the last takeover: from keepalived's word to the end of the commit.",
         _takeover,
     ),
-    _gauge(
+    gauge(
         "takeover_time_seconds",
         "When the last takeover was, in Unix time.",
-        _one("state", "takeover", "wall"),
+        one("state", "takeover", "wall"),
     ),
-    _gauge("gate_passed", "Whether keepalived was allowed to start.", _gate),
-    _gauge("gate_duration_seconds", "How long the gate held it.", _one("state", "gate", "seconds")),
-    _counter(
+    gauge("gate_passed", "Whether keepalived was allowed to start.", _gate),
+    gauge("gate_duration_seconds", "How long the gate held it.", one("state", "gate", "seconds")),
+    counter(
         "repairs",
         "Programs that were ended because they hung.",
-        _one("state", "repairs"),
+        one("state", "repairs"),
     ),
-    _gauge("alarm", "1 for each alarm that is raised.", _alarms, "alarm"),
-    _counter(
-        "both_active", "Times that both nodes were active.", _one("state", "both_active", "times")
+    gauge("alarm", "1 for each alarm that is raised.", _alarms, "alarm"),
+    counter(
+        "both_active", "Times that both nodes were active.", one("state", "both_active", "times")
     ),
-    _gauge(
+    gauge(
         "both_active_duration_seconds",
         "How long both were active, the last time.",
-        _one("state", "both_active", "seconds"),
+        one("state", "both_active", "seconds"),
     ),
-    _gauge("peer_heard", "Whether the peer's agent is heard.", _heard),
-    _gauge("peer_silence_seconds", "Time since the peer's agent was heard.", _one("peer_s")),
-    _gauge(
-        "peer_role", "1 for the role that the peer has.", _role("state", "peer", "role"), "role"
-    ),
-    _gauge("peer_same_site", "Whether the peer is made from the same site file.", _same_site),
-    _gauge(
+    gauge("peer_heard", "Whether the peer's agent is heard.", _heard),
+    gauge("peer_silence_seconds", "Time since the peer's agent was heard.", one("peer_s")),
+    gauge("peer_role", "1 for the role that the peer has.", _role("state", "peer", "role"), "role"),
+    gauge("peer_same_site", "Whether the peer is made from the same site file.", _same_site),
+    gauge(
         "peer_entries",
         "Connections in the peer's caches: its own (internal), and ours (external).",
         _some(_CACHES, "state", "peer"),
         "cache",
     ),
-    _gauge(
+    gauge(
         "sync_entries",
         "Connections in conntrackd's caches: our own (internal), and the peer's (external).",
         _some(_CACHES, "state", "entries"),
         "cache",
     ),
-    _gauge(
+    gauge(
         "sync_difference_entries",
         "On the standby: connections that it holds of the peer, less those that the peer has.",
-        _one("state", "sync", "difference"),
+        one("state", "sync", "difference"),
     ),
-    _gauge("sync_lag_seconds", "Age of the peer's last word.", _one("state", "sync", "lag_s")),
-    _gauge(
+    gauge("sync_lag_seconds", "Age of the peer's last word.", one("state", "sync", "lag_s")),
+    gauge(
         "sync_unacknowledged_messages",
         "Messages to the peer that it has not acknowledged.",
-        _one("state", "sync", "unacknowledged"),
+        one("state", "sync", "unacknowledged"),
     ),
-    _counter(
+    counter(
         "peer_words_lost",
         "Words of the peer's agent that never came; it speaks each 0.2 s.",
-        _one("state", "sync", "lost"),
+        one("state", "sync", "lost"),
     ),
-    _gauge("dead_card", "1 for each network card on which nobody answers.", _dead, "card"),
-    _counter("conntrackd_sent_bytes", "Sent to the peer.", _one("conntrackd", "sent", "bytes")),
-    _counter("conntrackd_sent_packets", "Sent to the peer.", _one("conntrackd", "sent", "packets")),
-    _counter(
-        "conntrackd_send_errors", "Refused by the kernel.", _one("conntrackd", "sent", "errors")
+    gauge("dead_card", "1 for each network card on which nobody answers.", _dead, "card"),
+    counter("conntrackd_sent_bytes", "Sent to the peer.", one("conntrackd", "sent", "bytes")),
+    counter("conntrackd_sent_packets", "Sent to the peer.", one("conntrackd", "sent", "packets")),
+    counter(
+        "conntrackd_send_errors", "Refused by the kernel.", one("conntrackd", "sent", "errors")
     ),
-    _counter(
+    counter(
         *("conntrackd_received_bytes", "Received from the peer."),
-        _one("conntrackd", "received", "bytes"),
+        one("conntrackd", "received", "bytes"),
     ),
-    _counter(
+    counter(
         *("conntrackd_received_packets", "Received from the peer."),
-        _one("conntrackd", "received", "packets"),
+        one("conntrackd", "received", "packets"),
     ),
-    _counter(
+    counter(
         *("conntrackd_lost_messages", "Messages of the peer that never came."),
-        _one("conntrackd", "messages", "lost"),
+        one("conntrackd", "messages", "lost"),
     ),
-    _counter(
+    counter(
         *("conntrackd_malformed_messages", "Messages of the peer that were not understood."),
-        _one("conntrackd", "messages", "malformed"),
+        one("conntrackd", "messages", "malformed"),
     ),
-    _gauge("conntrack_entries", "Connections in the kernel.", _one("conntrack", "entries")),
-    _gauge("conntrack_entries_limit", "Room for connections.", _one("conntrack", "limit")),
-    _counter(
+    gauge("conntrack_entries", "Connections in the kernel.", one("conntrack", "entries")),
+    gauge("conntrack_entries_limit", "Room for connections.", one("conntrack", "limit")),
+    counter(
         "firewall_packets",
         "Packets that one of the ruleset's named counters has seen.",
         _each("firewall", under="packets"),
         "counter",
     ),
-    _counter(
+    counter(
         "firewall_bytes",
         "Bytes that one of the ruleset's named counters has seen.",
         _each("firewall", under="bytes"),
         "counter",
     ),
-    _gauge(
+    gauge(
         "expectations",
         "Announced data connections: in this kernel (here), and of the peer (held).",
         _some(_KEPT, "expectations"),
         "state",
     ),
-    _gauge(
+    gauge(
         "expectations_unacknowledged",
         "Messages about them that the peer has not acknowledged.",
-        _one("expectations", "unacknowledged"),
+        one("expectations", "unacknowledged"),
     ),
-    _counter(
+    counter(
         "connections_announced",
         "Connections announced anew because NAT shifted their stream.",
-        _one("expectations", "announced"),
+        one("expectations", "announced"),
     ),
-    _gauge(
+    gauge(
         "expectations_created",
         "Announced data connections made in this kernel at the last takeover.",
-        _one("expectations", "takeover", "created"),
+        one("expectations", "takeover", "created"),
     ),
-    _gauge(
+    gauge(
         "expectations_failed",
         "Those that the kernel refused then, by its error.",
         _each("expectations", "takeover", "failures"),
         "error",
     ),
+    *SERVICES,
 )
 
 

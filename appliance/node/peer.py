@@ -34,6 +34,10 @@ class Word:
     latest time as the active node: how many seconds ago it began and ended (0: it has not).
     `dead` are the network cards on which no neighbour answers it, `neighbours` some that do.
     `wants` asks for the whole table anew.
+
+    Of IPVS, None where nothing is balanced: `connections` and `templates` are how many it has;
+    `lacks` asks for all of them; `takes` says that they would be taken in, `replays` that they are
+    being sent.
     """
 
     run: int
@@ -52,6 +56,11 @@ class Word:
     internal: int | None = None
     external: int | None = None
     wants: bool = False
+    connections: int | None = None
+    templates: int | None = None
+    takes: bool = False
+    lacks: bool = False
+    replays: bool = False
     alarms: dict[str, str] = field(default_factory=dict)
 
 

@@ -27,6 +27,7 @@ def state(agent: Agent) -> dict[str, Any]:
         "both_active": agent.witness.both_active,
         "dead": agent.witness.reach.dead,
         "peer": _peer(agent, now),
+        "ipvs": agent.balancer.state() if agent.balancer else None,
         "alarms": agent.alarms,
         "written": {"monotonic": now, "wall": agent.world.wall()},
     }
@@ -48,5 +49,6 @@ def _peer(agent: Agent, now: float) -> dict[str, Any] | None:
     if word is None:
         return None
     names = ("node", "site", "digest", "version", "role", "role_s", "internal", "external")
-    told = {name: getattr(word, name) for name in (*names, "yields", "dead", "alarms")}
+    more = ("connections", "templates", "yields", "dead", "alarms")
+    told = {name: getattr(word, name) for name in (*names, *more)}
     return {"heard": agent.witness.peer.heard, **told}

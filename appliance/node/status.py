@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from appliance.node import facts as known
+from appliance.node import served
 from appliance.node.facts import Facts, at
 
 _HELP = "Say how this node is. Exit code 0: healthy; 1: not, with what is wrong."
@@ -71,6 +73,18 @@ def sync(facts: Facts) -> str:
     return f"peer {lag}; {left}"
 
 
+def ipvs(told: dict[str, Any]) -> str:
+    """IPVS's tables of the two nodes."""
+    if told["connections"] is None:
+        return "?"
+    words = f"{told['connections']} connections, {told['templates']} templates"
+    difference = told["difference"]["connections"]
+    more = [] if difference is None else [f"{difference:+} to the peer's"]
+    if last := told["replayed"]:
+        more.append(f"sent to the peer {moment(last['wall'])} in {last['seconds']:g} s")
+    return "; ".join([words, *more])
+
+
 def _peer(facts: Facts) -> str:
     peer = at(facts, "state", "peer")
     if not peer:
@@ -110,6 +124,8 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "transitions", f"{_counts(state.get('transitions'))}; repairs {state.get('repairs')}"
         yield "dead cards", ", ".join(state.get("dead") or ()) or "none"
         yield "expectations", _expectations(facts)
+        if told := at(state, "ipvs"):
+            yield "ipvs", ipvs(told)
     yield (
         "units",
         ", ".join(
@@ -127,6 +143,7 @@ def text(facts: Facts) -> str:
     lines = [f"{who} ({made}): {'healthy' if facts['healthy'] else 'NOT HEALTHY'}"]
     lines += [f"  problem       {each}" for each in facts["problems"]]
     lines += [f"  {name:<14}{words}" for name, words in _rows(facts)]
+    lines += served.text(facts["balancing"])
     return "\n".join(lines)
 
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from appliance.node import guard, kernel, netlink, reach
+from appliance.node import checks, guard, ipvs, ipvs_replay, kernel, netlink, reach
+from appliance.node.balancing import Balancing
 from appliance.node.config import Address
 
 
@@ -22,3 +23,6 @@ class World:
     ask_neighbours: Callable[[reach.Questions, reach.Known], None] = reach.ask
     renew: Callable[[Callable[[], bool]], int] = kernel.renew
     kill: Callable[[str], bool] = guard.kill
+    ipvs: Callable[[], ipvs.Table] = ipvs.table
+    replay: Callable[[Balancing, ipvs_replay.Stop], ipvs_replay.Replayed] = ipvs_replay.replay
+    verdicts: Callable[[], checks.Verdicts] = checks.recent

@@ -73,6 +73,20 @@ def _between(plan: Plan, facts: list[Facts]) -> Iterator[str]:
     if len(active) != 1:
         yield "both nodes are active" if active else "no node is active"
     yield from differences(*facts)
+    yield from _drained(*facts)
+
+
+def _drained(one: Facts, other: Facts) -> Iterator[str]:
+    """What a takeover would bring back, or take out."""
+    ours, theirs = _out(one), _out(other)
+    for facts, only in ((one, ours - theirs), (other, theirs - ours)):
+        for service, server in sorted(only):
+            yield f"{server} of virtual service {service} is drained on {facts['node']} only"
+
+
+def _out(facts: Facts) -> set[tuple[str, str]]:
+    services = at(facts, "balancing", "services") or ()
+    return {(s["name"], e["names"][0]) for s in services for e in s["servers"] if e["drained"]}
 
 
 def _notes(plan: Plan, facts: Mapping[str, Facts]) -> Iterator[str]:

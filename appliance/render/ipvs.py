@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from appliance.node import ctnetlink
 from appliance.plan.model import Address, Pair, Plan
@@ -28,8 +28,7 @@ from appliance.plan.virtual import (
     UdpCheck,
     VirtualService,
 )
-from appliance.render import addresses, sysctl
-from appliance.render.balancing import SYNC_GROUP
+from appliance.render import balanced, sysctl
 from appliance.render.blocks import Block
 from appliance.render.tree import File
 
@@ -43,6 +42,11 @@ _METHODS = {Forward.NAT: "NAT", Forward.DIRECT: "DR", Forward.TUNNEL: "TUN"}
 _FLAGS = {Scheduler.MH: "mh-fallback", Scheduler.SH: "sh-fallback"}
 
 
+# Added to the weight of a server whose file says 1: as much as a weight can be, and less than
+# nothing is 0 for keepalived. It is no failure: the server keeps its connections, and is checked.
+_NOTHING = -65535
+
+
 def global_lines(plan: Plan) -> Iterator[str]:
     """What global_defs hold for virtual services.
 
@@ -52,6 +56,8 @@ def global_lines(plan: Plan) -> Iterator[str]:
     if not plan.virtual_services:
         return
     yield f"lvs_timeouts tcp {ctnetlink.ESTABLISHED_S} udp {ctnetlink.STREAM_S}"
+    # Else nothing says why a server is out (appliance.node.checks).
+    yield "checker_log_all_failures"
     if scripts(plan):
         yield f"script_user {SCRIPT_USER}"
 
@@ -59,16 +65,23 @@ def global_lines(plan: Plan) -> Iterator[str]:
 def sync_daemon(plan: Plan, node: str, pair: Pair, instance: str) -> Iterator[str]:
     """The active node tells the other of its connections; `instance` says which it is."""
     if plan.virtual_services:
-        ends = addresses.sync_links(plan, node, pair)[0]
-        group = f" group {SYNC_GROUP[6]}" if ends.own.version == 6 else ""
-        number = pair.routers[0].vrid
-        yield f"lvs_sync_daemon {ends.interface} inst {instance} id {number}{group}"
+        to = balanced.channel_of(plan, node, pair)
+        group = f" group {to.group}" if to.group.version == 6 else ""
+        yield f"lvs_sync_daemon {to.interface} inst {instance} id {to.sync_id}{group}"
 
 
 def virtual_servers(plan: Plan) -> list[Block]:
-    """One for each service and IP version."""
+    """One for each service and IP version; before them the files that drain their servers."""
     services = plan.virtual_services
-    return [_virtual_server(each, version) for each in services for version in each.versions]
+    tracked = [
+        Block(f"track_file {_drain(each)}", (f'file "{each}"',)) for each in balanced.drains(plan)
+    ]
+    servers = [_virtual_server(each, version) for each in services for version in each.versions]
+    return [*tracked, *servers]
+
+
+def _drain(file: Path) -> str:
+    return f"drain-{file.name}"
 
 
 def _virtual_server(service: VirtualService, version: int) -> Block:
@@ -100,13 +113,14 @@ def _persistence(service: VirtualService, version: int) -> Iterator[str]:
 
 
 def _real_server(service: VirtualService, server: RealServer, version: int) -> Block:
-    address = server.address(version)
+    address, drain = server.address(version), _drain(balanced.drain(service, server))
     return Block(
         f"real_server {address} 0",
         (
             f"weight {server.weight}",
             *([f"uthreshold {server.limit}"] if server.limit else []),
             *(["inhibit_on_failure"] if service.on_failure is OnFailure.WEIGHT_ZERO else []),
+            Block("FILE_CHECK", (f"track_file {drain}", f"weight {_NOTHING}")),
             _check(service, address),
         ),
     )

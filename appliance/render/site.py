@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from appliance.plan.model import Pair, Plan, Servers
 from appliance.render import (
+    balanced,
     conntrackd,
     identity,
     ipvs,
@@ -25,6 +26,8 @@ KEEPALIVED = PurePosixPath("etc/keepalived/keepalived.conf")
 CONNTRACKD = PurePosixPath("etc/conntrackd/conntrackd.conf")
 SSHD = PurePosixPath("etc/ssh/sshd_config.d/10-appliance.conf")
 METRICS = PurePosixPath("etc/appliance/metrics.json")
+BALANCING = PurePosixPath("etc/appliance/balancing.json")
+DRAINS = PurePosixPath("etc/tmpfiles.d/appliance-drain.conf")
 MODULE_OPTIONS = PurePosixPath("etc/modprobe.d/appliance.conf")
 KEEPALIVED_UNIT = PurePosixPath("etc/systemd/system/keepalived.service.d/50-appliance-checks.conf")
 SYSLOG = PurePosixPath("etc/rsyslog.conf")
@@ -95,7 +98,12 @@ def _ssh(plan: Plan, node: str) -> dict[PurePosixPath, File]:
 
 def _balancing(plan: Plan, node: str) -> dict[PurePosixPath, File]:
     """What virtual services need beside the files that are there anyway."""
-    files = {MODULE_OPTIONS: File(ipvs.module_options()), **ipvs.scripts(plan)}
+    files = {
+        BALANCING: File(balanced.render(plan, node)),
+        DRAINS: File(balanced.files(plan)),
+        MODULE_OPTIONS: File(ipvs.module_options()),
+        **ipvs.scripts(plan),
+    }
     if unit := ipvs.unit(plan):
         files[KEEPALIVED_UNIT] = File(unit)
     if not plan.pair:

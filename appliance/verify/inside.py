@@ -30,7 +30,7 @@ SCRIPTS = "etc/appliance/checks/"
 RSYSLOG = "etc/rsyslog.conf"
 
 # What systemd makes on the router before the programs start.
-FOLDERS = ("/run/appliance", "/run/conntrackd", "/run/sshd")
+FOLDERS = ("/run/appliance", "/run/conntrackd", "/run/sshd", "/var/lib/appliance/drain")
 
 # What the router's base image has made (sshd by its package, the other by systemd-sysusers).
 ACCOUNTS = """\
@@ -55,9 +55,10 @@ STATISTICS = 21  # the request of `conntrackd -s`, by its number in conntrackd.h
 def main() -> None:
     """Lay the files out, and let every program read its own."""
     job = json.load(sys.stdin)
-    call("mount", "-t", "tmpfs", "verify", "/run")
+    for each in ("/run", "/var/lib"):
+        call("mount", "-t", "tmpfs", "verify", each)
     for each in FOLDERS:
-        Path(each).mkdir()
+        Path(each).mkdir(parents=True)
     for path, text in job["files"].items():
         (FILES / path).parent.mkdir(parents=True, exist_ok=True)
         (FILES / path).write_text(text)

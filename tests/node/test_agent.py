@@ -18,6 +18,7 @@ from appliance.node import agent as agent_module
 from appliance.node import conntrackd as conntrackd_module
 from appliance.node import kernel, statefile
 from appliance.node.agent import Agent, World
+from appliance.node.balancing import Balancing
 from appliance.node.config import Address, Config, Link, parse
 from appliance.node.conntrackd import Request
 from appliance.node.driver import HEAL, REJOIN, TAKE_OVER
@@ -79,7 +80,16 @@ class Bench:
         )
 
     def agent(self) -> Agent:
-        world = World(
+        links = cast(Links, self.links)
+        agent = Agent(self.config, IDENTITY, links, self.world(), self.balancing())
+        self.finish(agent)
+        return agent
+
+    def balancing(self) -> Balancing | None:
+        return None
+
+    def world(self) -> World:
+        return World(
             monotonic=lambda: self.now,
             wall=lambda: 5.0,
             addresses=lambda: frozenset(self.here),
@@ -89,9 +99,6 @@ class Bench:
             renew=lambda _: 0,
             kill=self.kill,
         )
-        agent = Agent(self.config, IDENTITY, cast(Links, self.links), world)
-        self.finish(agent)
-        return agent
 
     def kill(self, unit: str) -> bool:
         self.killed.append(unit)

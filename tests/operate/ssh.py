@@ -33,7 +33,12 @@ cat "$1"
 exit "$(cat "$1.code")"
 """
 
-ADDRESS = {"fw1": "192.168.0.1", "fw2": "192.168.0.2"}
+ADDRESS = {
+    "fw1": "192.168.0.1",
+    "fw2": "192.168.0.2",  # of testcase.yaml
+    "lb1": "10.11.12.2",
+    "lb2": "10.11.12.3",  # of the balancers among the examples
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def test_the_document_has_both_nodes(site: Site, capsys: Shown) -> None:
 
 
 def test_a_bad_site_file_and_a_bad_network(site: Site, capsys: Shown) -> None:
-    assert site.call("status", site="edge") == 2
+    assert site.call("status", site="no-such") == 2
     assert site.call("status", "--via", "outside") == 1
     assert "SSH is not open on network 'outside'" in capsys.readouterr().err
 

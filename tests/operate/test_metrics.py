@@ -19,9 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.node.collect import Teller, collect
 from appliance.node.exporter import Server
-from appliance.node.metrics import METRICS, Kind, exposition
+from appliance.node.metric import Kind
+from appliance.node.metrics import METRICS, exposition
 from tests.node.fake import FakeConntrackd
 from tests.operate.nodes import DIGEST, router, state
+from tests.operate.test_services import Node, agent
 
 Families = dict[str, Metric]
 
@@ -95,11 +97,16 @@ def test_names_are_in_the_manner_of_prometheus() -> None:
         assert "\n" not in metric.help
 
 
-def test_everything_that_is_declared_can_be_seen(root: Path) -> None:
+def test_everything_that_is_declared_can_be_seen(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Node(root, monkeypatch).install()
     took = {"wall": 1.7e9, "held": 3, "ms": 1.5, "created": 2, "failures": {"EBUSY": 1}}
     file = root / "run/appliance/expectations.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"takeover": took}))
-    standby = state(sync={"lag_s": 0.1, "lost": 0, "unacknowledged": 0, "difference": -3})
+    standby = state(
+        sync={"lag_s": 0.1, "lost": 0, "unacknowledged": 0, "difference": -3}, ipvs=agent()
+    )
     seen = set()
     for wrote in (state(alarms={"gate": "late"}, dead=["enp0s3"]), standby):
         (root / "run/appliance/state.json").write_text(json.dumps(wrote))

@@ -1,0 +1,263 @@
+"""The state agent's part of load balancing: IPVS's tables of the two nodes in step, and what became
+of the servers. See "IPVS" in docs/state-agent.md.
+
+Nothing here waits: the kernel is asked by the worker's thread, and what takes long has its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.node.alarms import Alarms
+from appliance.node.balance import Balance, Remedy
+from appliance.node.balancing import Balancing
+from appliance.node.events import Role
+from appliance.node.ipvs import Daemon, Sync, Table
+from appliance.node.ipvs_replay import Replayed
+from appliance.node.peer import Word
+from appliance.node.servers import Watch
+from appliance.node.worker import Worker
+from appliance.node.world import World
+
+log = logging.getLogger("appliance.agent")
+
+_COMPARE_EVERY_S = 5.0
+_REPLAY_EVERY_S = 10.0
+_PAUSE_S = 0.002  # each page of the list: some 50 connections, one or two datagrams
+_DAEMON_S = 5.0  # keepalived starts the sync daemon a moment after it has told the role
+_NEVER = float("inf")
+
+# Ask for all of them, several times: a message may be lost.
+_BEHIND = (Remedy.NONE, *(Remedy.WANT,) * 6)
+_WAYS = {Role.MASTER: Sync.MASTER, Role.BACKUP: Sync.BACKUP}
+
+
+@dataclass(slots=True)
+class Pairing:
+    """One count of ours held against the peer's. Too many is no fault that could be mended: nobody
+    can rid a kernel of connections. They go as their time ends, and do no harm.
+    """
+
+    difference: int | None = None
+    _balance: Balance = field(default_factory=lambda: Balance(behind=_BEHIND))
+
+    def look(self, ours: int, theirs: int | None) -> Remedy:
+        """What to do about what is missing here."""
+        if theirs is None:
+            self.forget()
+            return Remedy.NONE
+        self.difference = ours - theirs
+        return self._balance.look(min(ours, theirs), theirs)
+
+    def forget(self) -> None:
+        """Nothing to compare at present."""
+        self.difference = None
+        self._balance.forget()
+
+
+@dataclass(slots=True)
+class Balancer:
+    """Times are monotonic seconds. `revoked` as in `Tables`, asked from a thread as well."""
+
+    balancing: Balancing
+    world: World
+    alarms: Alarms
+    revoked: Callable[[Role], bool]
+    worker: Worker
+    table: Table | None = None
+    lacks: bool = False  # whether the peer should send all that it has
+    replayed: dict[str, Any] | None = None  # the last time that all was sent
+    watch: Watch = field(init=False)
+    connections: Pairing = field(default_factory=Pairing)
+    templates: Pairing = field(default_factory=Pairing)
+    _role: Role = Role.INIT
+    _turn: int = 0  # counts the roles: what was begun in an earlier one is void
+    _known: int | None = None  # the run of the peer's agent since when its IPVS is in step
+    _missed: bool = False  # whether it cannot have heard all since we began to send
+    _thread: threading.Thread | None = None
+    _outcome: tuple[int, Replayed | OSError, float] | None = None
+    _next_replay: float = -_NEVER
+    _next_compare: float = 0.0
+    _well: float = 0.0  # when the sync daemon was as it should be, last
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.balancing)
+        self._well = self.world.monotonic()
+
+    @property
+    def replays(self) -> bool:
+        """Whether our table is being sent to the peer."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def takes(self) -> bool:
+        """Whether the kernel takes in what the peer sends, and knows the servers that it is for."""
+        if self.table is None or not self._runs(Sync.BACKUP):
+            return False
+        wanted = {each for s in self.balancing.services for each in s.marks.items()}
+        return wanted <= self.table.by_mark().keys()
+
+    def enter(self, role: Role, now: float) -> None:
+        """A new role: what was begun in the one before ends."""
+        self._role, self._well = role, now
+        self._turn += 1
+        self.lacks = False
+        self._forget()
+        self._next_compare = now + _COMPARE_EVERY_S
+
+    def look(self, now: float, word: Word | None) -> None:
+        """Once a second: have the table read, and do what follows from it."""
+        self.worker.do(self._read, lambda read: self._looked(read, now, word))
+
+    def _read(self) -> Table | OSError:
+        try:
+            return self.world.ipvs()
+        except OSError as error:
+            return error
+
+    def _looked(self, read: Table | OSError, now: float, word: Word | None) -> None:
+        self.table = None if isinstance(read, OSError) else read
+        trouble = f"IPVS cannot be asked: {read}" if isinstance(read, OSError) else None
+        self._judge_daemon(now, trouble)
+        if self.table is None:
+            return
+        if self.watch.look(self.table, now, self.world.wall()):
+            self._start(self._ask_why, "checks")
+        self._end_replay(now)
+        if self._role is Role.MASTER:
+            self._keep_active(now, word)
+        elif self._role is Role.BACKUP:
+            self._keep_standby(now, self.table, word)
+
+    def _ask_why(self) -> None:
+        self.watch.learn(self.world.verdicts())
+
+    def _start(self, work: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    # The sync daemon
+
+    def _runs(self, way: Sync) -> bool:
+        channel = self.balancing.channel
+        if channel is None or self.table is None:
+            return channel is None
+        return Daemon(way, channel.interface, channel.sync_id) in self.table.daemons
+
+    def _judge_daemon(self, now: float, trouble: str | None) -> None:
+        way = _WAYS.get(self._role)
+        if way and not trouble and not self._runs(way):
+            trouble = f"the sync daemon does not run as the role {self._role} wants it"
+        if trouble is None:
+            self._well = now
+        lasts = now - self._well >= _DAEMON_S
+        self.alarms.tell("ipvs", trouble if lasts else None)
+
+    # The active node
+
+    def _keep_active(self, now: float, word: Word | None) -> None:
+        """Send all to a peer whose agent is new to us, as it is after a reboot, or that asks.
+
+        So is one that was not heard for a while, or was active with us: it has missed something.
+        """
+        if word is None or word.role is Role.MASTER:
+            self._known, self._missed = None, True
+            return
+        if word.role is not Role.BACKUP or not word.takes or self.replays:
+            return
+        if (word.run != self._known or word.lacks) and now >= self._next_replay:
+            self._next_replay = now + _REPLAY_EVERY_S
+            self._replay(word.run)
+
+    def _replay(self, run: int) -> None:
+        turn, role, pause = self._turn, self._role, threading.Event()
+        self._missed = False
+
+        def stop(worked: float) -> bool:
+            # As long as it took: others want the processor as well.
+            return pause.wait(max(_PAUSE_S, worked)) or turn != self._turn or self.revoked(role)
+
+        def work() -> None:
+            begin = time.monotonic()
+            try:
+                outcome: Replayed | OSError = self.world.replay(self.balancing, stop)
+            except OSError as error:
+                outcome = error
+            self._outcome = run, outcome, time.monotonic() - begin
+
+        self._thread = self._start(work, "replay")
+
+    def _end_replay(self, now: float) -> None:
+        """Take in what became of it."""
+        if self._outcome is None or self.replays:
+            return
+        (run, outcome, seconds), self._outcome = self._outcome, None
+        self._next_replay = now + _REPLAY_EVERY_S
+        if isinstance(outcome, OSError):
+            log.error("cannot send IPVS's connections to the peer: %s", outcome)
+        elif outcome.whole:
+            self._known = None if self._missed else run
+            sent = {"connections": outcome.connections, "templates": outcome.templates}
+            self.replayed = {"wall": self.world.wall(), "seconds": round(seconds, 2), **sent}
+            words = "sent %d connections of IPVS and %d templates to the peer in %.1f s"
+            log.info(words, outcome.connections, outcome.templates, seconds)
+
+    # The standby
+
+    def _keep_standby(self, now: float, table: Table, word: Word | None) -> None:
+        """Compare with the active node now and then."""
+        if word is None or word.role is not Role.MASTER:
+            self._forget()
+            return
+        # Its kernel has told ours, so that as the active node we have nothing to tell anew.
+        self._known = word.run
+        if now < self._next_compare or word.replays:
+            return
+        self._next_compare = now + _COMPARE_EVERY_S
+        remedies = {
+            self.connections.look(table.connections, word.connections),
+            self.templates.look(table.templates, word.templates),
+        }
+        self.lacks = bool(remedies & {Remedy.WANT, Remedy.ALARM})
+        text = (
+            f"{table.connections} connections and {table.templates} templates are here, and the"
+            f" peer has {word.connections} and {word.templates}"
+        )
+        self.alarms.tell("ipvs-balance", text if Remedy.ALARM in remedies else None)
+
+    def _forget(self) -> None:
+        """Nothing to compare at present."""
+        self.lacks = False
+        self.connections.forget()
+        self.templates.forget()
+        self.alarms.tell("ipvs-balance", None)
+
+    # What others see
+
+    def words(self) -> dict[str, Any]:
+        """What the peer is told."""
+        return {
+            "connections": self.table.connections if self.table else None,
+            "templates": self.table.templates if self.table else None,
+            "takes": self.takes,
+            "lacks": self.lacks,
+            "replays": self.replays,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What the agent's state has of it."""
+        return {
+            **self.words(),
+            "difference": {
+                "connections": self.connections.difference,
+                "templates": self.templates.difference,
+            },
+            "replayed": self.replayed,
+            "servers": self.watch.told(),
+        }
