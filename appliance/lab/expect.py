@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.lab import services
+from appliance.lab import daemons
 from appliance.lab.control import Program
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.frames import Packet, dissect
@@ -123,7 +123,7 @@ def _listen(lab: Lab, claim: Expectation, landing: Landing) -> Program | None:
         return None
     words = ["listen", claim.service.protocol, str(landing.address), str(landing.port)]
     host = lab.host(landing.address)
-    program = host.spawn(services.program("probe", *words))
+    program = host.spawn(daemons.program("probe", *words))
     if program.line(SILENT_AFTER * 10) != "ready":
         raise HarnessError(f"{host.name}: no listener on {landing.address} port {landing.port}")
     return program
@@ -132,7 +132,7 @@ def _listen(lab: Lab, claim: Expectation, landing: Landing) -> Program | None:
 def _send(lab: Lab, claim: Expectation, port: int, token: str) -> tuple[str, int]:
     words = [str(claim.source), str(claim.destination), str(port), token, f"{SILENT_AFTER:g}"]
     protocol = claim.service.protocol
-    sender = services.program("probe", "send", protocol, *words)
+    sender = daemons.program("probe", "send", protocol, *words)
     said = json.loads(lab.host(claim.source).succeed(sender))
     return said["answer"], said["port"]
 

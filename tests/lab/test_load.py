@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from appliance.lab import echo, guest, load, orders, services
+from appliance.lab import daemons, echo, guest, load, orders, places, services
 from appliance.lab.control import Control, Program, Shell
 from appliance.lab.errors import LabAssertion
 from appliance.lab.load import Cell, Kind, Mode, Path, cells
@@ -90,8 +90,8 @@ def town(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
         (share / name).write_bytes(content)
         digests += f"{hashlib.sha256(content).hexdigest()}  {name}\n"
     (tmp_path / "sha256").write_text(digests)
-    monkeypatch.setattr(services, "BASE", str(CLONE))
-    monkeypatch.setattr(services, "SHARE", str(share))
+    monkeypatch.setattr(daemons, "BASE", str(CLONE))
+    monkeypatch.setattr(places, "SHARE", str(share))
     monkeypatch.setattr(services, "SHARED_DIGESTS", str(tmp_path / "sha256"))
     town = Town(share)
     yield town
