@@ -101,7 +101,9 @@ def files(asked: Question) -> str:
 
 def mail(asked: Question) -> str:
     """SMTP's greeting."""
-    with smtplib.SMTP(timeout=asked.seconds, source_address=asked.end()) as client:
+    with smtplib.SMTP(
+        local_hostname="client.lab", timeout=asked.seconds, source_address=asked.end()
+    ) as client:
         code, words = client.connect(asked.to, asked.port)
         return words.decode().split()[0] if code == 220 else ""
 

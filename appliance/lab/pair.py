@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from appliance import tools
-from appliance.lab import kvm, services, topology
+from appliance.lab import ipvs, kvm, services, topology
 from appliance.lab.cables import Cables, Link
 from appliance.lab.children import Children
 from appliance.lab.errors import HarnessError, LabAssertion
@@ -165,7 +165,8 @@ class Lab:
         return self.active()
 
     def wait_ready(self, timeout: float = 120) -> None:
-        """Wait until one node is active, the other is its synced standby, and every host serves.
+        """Wait until one node is active, the other is its synced standby, every host serves, and
+        each node balances over every real server that a test has done nothing to.
 
         Counted in seconds from now; LabAssertion tells what was missing at the last look.
         """
@@ -178,6 +179,12 @@ class Lab:
 
     def trouble(self) -> str | None:
         """What is missing for `wait_ready`, in words; None when nothing is."""
+        try:
+            return self._trouble()
+        except (HarnessError, LabAssertion) as error:
+            return str(error)
+
+    def _trouble(self) -> str | None:
         conditions = self.conditions()
         standbys = [Condition.STANDBY] * (len(self.nodes) - 1)
         if sorted(conditions.values()) != sorted([Condition.ACTIVE, *standbys]):
@@ -186,7 +193,27 @@ class Lab:
             troubles = dict(
                 zip(self.nodes, pool.map(Appliance.trouble, self.nodes.values()), strict=True)
             )
-        return _told({name: words for name, words in troubles.items() if words}) or None
+        told = _told({name: words for name, words in troubles.items() if words})
+        return told or self._unbalanced() or None
+
+    def balanced(self, node: Appliance, service: str) -> dict[Address, int]:
+        """The real servers that a node balances a virtual service over now, with their weights.
+
+        The service's own are no more there once they failed, or are there with weight 0.
+        """
+        named = next(each for each in self.plan.virtual_services if each.name == service)
+        return ipvs.weights(ipvs.read(node.succeed(["cat", ipvs.TABLE])), named)
+
+    def _unbalanced(self) -> str:
+        if not self.plan.virtual_services:
+            return ""
+        ill = {own.ip for h in self.hosts.values() if h.ailing for own in h.host.addresses}
+        tables = {n: m.run(["cat", ipvs.TABLE], timeout=20).out for n, m in self.nodes.items()}
+        lacks = {
+            name: ", ".join(ipvs.missing(ipvs.read(table), self.plan, ill))
+            for name, table in tables.items()
+        }
+        return _told({name: words for name, words in lacks.items() if words})
 
     def mend(self) -> None:
         """Make every cable as new."""

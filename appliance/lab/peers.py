@@ -46,7 +46,8 @@ class Neighbour(Shell):
         super().__init__(host.name, lambda: machine.control, enter)
         self.host = host
         self._machine = machine
-        self._running = {each.name for each in daemons.daemons(host)}
+        self._usual = frozenset(each.name for each in daemons.daemons(host))
+        self._running = set(self._usual)
         self._hanging: set[str] = set()
         self._cut = self._ill = self._odd_mail = False
 
@@ -62,11 +63,8 @@ class Neighbour(Shell):
     @property
     def ailing(self) -> bool:
         """Whether a test did anything to it that health checks may notice."""
-        usual = {each.name for each in daemons.daemons(self.host)}
-        return bool(usual - self._running or self._hanging or self._odd()) or self._cut
-
-    def _odd(self) -> bool:
-        return self._ill or self._odd_mail
+        stopped = self._usual - self._running
+        return bool(stopped or self._hanging or self._cut or self._ill or self._odd_mail)
 
     def stop(self, program: str) -> None:
         """Kill a program, and all that it started: its connections end with it."""
@@ -116,7 +114,7 @@ class Neighbour(Shell):
         """
         own = folder(self.name)
         self._machine.put(f"{own}/health.conf", daemons.health(self.host, status, hangs=hangs))
-        self._machine.succeed(f"kill -HUP $(cat {own}/nginx.pid)")
+        self._machine.succeed(services.renew(f"{own}/nginx.pid"))
         self._ill = hangs or status is not None
 
     def mail(self, *, refuses: bool = False, relay: Address | None = None) -> None:
@@ -125,17 +123,16 @@ class Neighbour(Shell):
         """
         text = postfix.main(self.name, refuses=refuses, relay=relay)
         self._machine.put(f"{postfix.config(self.name)}/main.cf", text)
-        self._machine.succeed(postfix.reload(self.name))
+        self._machine.succeed(services.renew(postfix.master(self.name)))
         self._odd_mail = refuses or relay is not None
 
     def heal(self) -> None:
         """Undo all that a test did to it, and end what it started besides."""
         for program in tuple(self._hanging):
             self.resume(program)
-        usual = {each.name for each in daemons.daemons(self.host)}
-        for program in self._running - usual:
+        for program in self._running - self._usual:
             self.stop(program)
-        for program in usual - self._running:
+        for program in self._usual - self._running:
             self.start(program)
         if self._cut:
             self.mend()
@@ -199,5 +196,6 @@ def _archive(files: Mapping[str, str]) -> bytes:
             data = text.encode()
             entry = tarfile.TarInfo(path.removeprefix("/"))
             entry.size = len(data)
+            entry.mtime = 1  # to nsd a file of the time 0 has never changed, so that it is not read
             archive.addfile(entry, io.BytesIO(data))
     return whole.getvalue()

@@ -31,7 +31,7 @@ mydestination =
 alias_maps =
 local_recipient_maps =
 mynetworks = 0.0.0.0/0 [::]/0
-smtpd_relay_restrictions = permit
+smtpd_relay_restrictions = permit_mynetworks, reject
 smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
 smtp_dns_support_level = disabled
@@ -113,6 +113,6 @@ chmod 1777 {MAIL}
 """
 
 
-def reload(host: str) -> str:
-    """The command that has it read main.cf anew."""
-    return f"kill -HUP $(cat {folder(host)}/queue/pid/master.pid)"
+def master(host: str) -> str:
+    """The file with the number of its first process."""
+    return f"{folder(host)}/queue/pid/master.pid"

@@ -130,6 +130,21 @@ def freeze(host: str, name: str, *, frozen: bool) -> str:
     return f"echo {state} >{group}/cgroup.freeze; {_until(f'frozen {state} {group}/cgroup.events')}"
 
 
+def renew(master: str) -> str:
+    """The script that has a program read its configuration anew, whose first process has its number
+    in the file `master`; it waits for those that still go by the old one.
+
+    Who is busy ends what it does first, and would be waited for in vain.
+    """
+    gone = "[ ! -e /proc/$one ] || grep -q 'shutting down' /proc/$one/cmdline"
+    return f"""\
+master=$(cat {master}); old=$(pgrep -P $master); kill -HUP $master
+for one in $old; do
+  for i in $(seq 40); do {gone} && break; sleep 0.05; done
+done
+"""
+
+
 def _until(words: str) -> str:
     """Wait up to a second and a half for a line to be in a file."""
     pattern, path = words.rsplit(" ", 1)
