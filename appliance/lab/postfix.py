@@ -42,10 +42,11 @@ minimal_backoff_time = 1s
 maximal_backoff_time = 5s
 queue_run_delay = 1s
 virtual_mailbox_base = {mail}
+virtual_mailbox_domains = static:any
 virtual_mailbox_maps = static:{name}/
 virtual_uid_maps = static:{owner}
 virtual_gid_maps = static:{owner}
-default_transport = {transport}
+virtual_transport = {transport}
 {refusing}"""
 
 # Said in place of a greeting (RFC 5321 section 3.1: 554), rather than at the first recipient.
