@@ -242,7 +242,8 @@ def _location(page: Page, status: int | None, *, hangs: bool) -> str:
     elif 300 <= (status or page.status) < 400:
         answer = f"return {status or page.status} /;"
     else:
-        answer = f'return {status or page.status} "{page.text}\\n";'
+        text = page.text if status is None else "not well"
+        answer = f'return {status or page.status} "{text}\\n";'
     return f"location = {page.path} {{ {answer} }}\n"
 
 

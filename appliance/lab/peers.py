@@ -73,8 +73,8 @@ class Neighbour(Shell):
         self._hanging.discard(program)
 
     def start(self, program: str) -> None:
-        """Start a program, also one that the host does not have from the start; returns when it
-        listens.
+        """Start a program with its usual configuration, also one that the host does not have from
+        the start; returns when it listens.
 
         It is one of `sshd`, `vsftpd`, `nginx`, `postfix`, `nsd`, `echo` and `iperf3`.
         """
@@ -85,6 +85,8 @@ class Neighbour(Shell):
             self._machine.put(path, text)
         self._machine.succeed(services.launch(self.host, daemon))
         self._running.add(program)
+        self._ill &= program != "nginx"
+        self._odd_mail &= program != "postfix"
         self.wait_until(services.listening(daemon.listens), SERVING_WITHIN)
 
     def hang(self, program: str) -> None:

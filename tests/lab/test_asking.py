@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
 import struct
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from appliance.lab import asking, mail, mailing
+from appliance.lab import asking, mail, mailing, probe
 from appliance.lab.asking import Question, answer
 from appliance.lab.mail import Sent
 
@@ -103,6 +104,21 @@ def test_the_name_is_in_a_txt_record() -> None:
         assert ask("dns", port) == "dns-1"
     with serving(stream, Server) as port:
         assert ask("dns over tcp", port) == "dns-2"
+
+
+def test_a_probe_of_a_name_server_is_a_question_that_it_repeats() -> None:
+    question = probe.datagram(53, b"0123456789abcdef")
+
+    def repeat(handler: Any) -> None:
+        asked, end = handler.request
+        end.sendto(record(asked, b"dns-1"), handler.client_address)
+
+    with serving(repeat, Datagrams) as port, socket.socket(type=socket.SOCK_DGRAM) as end:
+        end.connect(("127.0.0.1", port))
+        target = ("127.0.0.1", port)
+        assert probe.send_datagram(end, target, question, question[13:29], 2) == "answered"
+        assert probe.send_datagram(end, target, question, b"other", 0.2) == "silent"
+    assert probe.datagram(514, b"token") == b"token"
 
 
 def test_a_refusal_by_dns_is_no_answer() -> None:
