@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from textwrap import indent
 
 from appliance.plan.model import Address, Network, Plan, Service
 from appliance.plan.virtual import FTP_DATA, Forward, VirtualService
 from appliance.render.balancing import on_link
+from appliance.render.real_servers import Held, gateway, held, vsftpd, vsftpd_settings
 
 _WAYS = {
     Forward.NAT: "by NAT: the real servers answer through the appliance",
@@ -30,13 +31,10 @@ def _service(plan: Plan, service: VirtualService) -> Iterator[str]:
     for server in service.servers:
         yield f"  {', '.join(map(str, server.addresses))}"
     yield ""
-    match service.forward:
-        case Forward.NAT:
-            yield from _behind_nat(plan, service)
-        case Forward.DIRECT:
-            yield from _held_quietly(service)
-        case Forward.TUNNEL:
-            yield from _at_the_tunnel(service)
+    if service.forward is Forward.NAT:
+        yield from _behind_nat(plan, service)
+    for each in held(service):
+        yield from _at_the_tunnel(each) if each.module else _held_quietly(each)
     if service.ftp:
         yield from _ftp(service)
 
@@ -67,75 +65,60 @@ def _behind_nat(plan: Plan, service: VirtualService) -> Iterator[str]:
             here = [s for s in service.servers if on_link(s.address(version), network)]
             if here:
                 names = ", ".join(str(each.address(version)) for each in here)
-                gateway = _gateway(network, version, pair=plan.pair is not None)
-                yield from _default(names, gateway, version, network)
+                way = gateway(network, version, pair=plan.pair is not None)
+                yield from _default(names, way, version, network)
 
 
-def _default(names: str, gateway: Address | None, version: int, network: Network) -> Iterator[str]:
-    if gateway is None:
+def _default(names: str, way: Address | None, version: int, network: Network) -> Iterator[str]:
+    if way is None:
         yield from _part(
             f"{names}: network {network.name} has no virtual address of IPv{version}. Give it one: "
             "it is the servers' default gateway."
         )
         return
-    route = f"[Network]\nGateway={gateway}"
+    route = f"[Network]\nGateway={way}"
     yield from _part(
-        f"{names}: the default gateway is {gateway}.",
+        f"{names}: the default gateway is {way}.",
         ("their file in /etc/systemd/network", route),
-        ("or at once", f"ip -{version} route replace default via {gateway}"),
+        ("or at once", f"ip -{version} route replace default via {way}"),
     )
-
-
-def _gateway(network: Network, version: int, *, pair: bool) -> Address | None:
-    """On a pair the virtual address: a node's own is gone with the node."""
-    own = next(iter(network.addresses.values()))
-    held = network.virtual if pair else own
-    return next((each.ip for each in held if each.version == version), None)
 
 
 # Direct routing and tunnels: each server holds the virtual address as well
 
 
-def _addresses(service: VirtualService) -> str:
-    return "\n".join(f"Address={a}/{a.max_prefixlen}" for a in service.addresses)
+def _lines(settings: Mapping[str, str]) -> str:
+    return "\n".join(f"{key} = {value}" for key, value in settings.items())
 
 
-def _held_quietly(service: VirtualService) -> Iterator[str]:
-    quiet = """\
-net.ipv4.conf.all.arp_ignore = 1
-net.ipv4.conf.all.arp_announce = 2
-"""
-    yield from _part(
-        "Every server holds the virtual address on lo and keeps quiet about it: else clients "
-        "learn its MAC address.",
-        (
-            "/etc/systemd/network/10-lo.network",
-            f"[Match]\nName=lo\n\n[Network]\n{_addresses(service)}",
-        ),
-        ("/etc/sysctl.d/90-balanced.conf", quiet),
+def _network(held: Held, *more: str) -> str:
+    parts = [f"[Match]\nName={held.device}", *more]
+    return "\n\n".join(
+        [*parts, "[Network]\n" + "\n".join(f"Address={address}" for address in held.addresses)]
     )
 
 
-def _at_the_tunnel(service: VirtualService) -> Iterator[str]:
-    """tunl0 and ip6tnl0 are there with the modules; they take packets from any sender."""
-    for version in service.versions:
-        device, module = ("tunl0", "ipip") if version == 4 else ("ip6tnl0", "ip6_tunnel")
-        held = "\n".join(f"Address={a}/{a.max_prefixlen}" for a in service.of(version))
-        network = f"[Match]\nName={device}\n\n[Link]\nRequiredForOnline=no\n\n[Network]\n{held}"
-        quiet = """\
-net.ipv4.conf.all.rp_filter = 0
-net.ipv4.conf.tunl0.rp_filter = 0
-net.ipv4.conf.all.arp_ignore = 1
-net.ipv4.conf.all.arp_announce = 2
-"""
-        settings = [("/etc/sysctl.d/90-balanced.conf", quiet)] if version == 4 else []
-        yield from _part(
-            f"Every server holds the virtual address on {device}, where what was sent through the "
-            "tunnel comes out.",
-            ("/etc/modules-load.d/balanced.conf", module),
-            (f"/etc/systemd/network/10-{device}.network", network),
-            *settings,
-        )
+def _held_quietly(held: Held) -> Iterator[str]:
+    yield from _part(
+        "Every server holds the virtual address on lo and keeps quiet about it: else clients "
+        "learn its MAC address.",
+        ("/etc/systemd/network/10-lo.network", _network(held)),
+        ("/etc/sysctl.d/90-balanced.conf", _lines(held.settings)),
+    )
+
+
+def _at_the_tunnel(held: Held) -> Iterator[str]:
+    settings = [("/etc/sysctl.d/90-balanced.conf", _lines(held.settings))] if held.settings else []
+    yield from _part(
+        f"Every server holds the virtual address on {held.device}, where what was sent through the "
+        "tunnel comes out.",
+        ("/etc/modules-load.d/balanced.conf", str(held.module)),
+        (
+            f"/etc/systemd/network/10-{held.device}.network",
+            _network(held, "[Link]\nRequiredForOnline=no"),
+        ),
+        *settings,
+    )
 
 
 # FTP
@@ -146,26 +129,25 @@ def _ftp(service: VirtualService) -> Iterator[str]:
     assert service.ftp is not None, "only asked of FTP services"
     first, last = service.ftp.passive.first, service.ftp.passive.last
     told = service.of(4)
-    active = service.ftp.active
+    own, *second = service.versions
     yield from _part(
         "FTP servers tell clients the virtual address and listen for data on the range"
-        + (f"; they open active data connections from port {FTP_DATA}." if active else "."),
-        ("vsftpd.conf", _vsftpd(told, first, last, active=active)),
+        + (
+            f"; they open active data connections from port {FTP_DATA}."
+            if service.ftp.active
+            else "."
+        ),
+        ("vsftpd.conf", "\n".join(vsftpd(service, own))),
         ("proftpd.conf", _proftpd(told, first, last)),
         ("pure-ftpd.conf", _pureftpd(told, first, last)),
     )
-    if len(service.versions) == 2:
+    for version in second:
         yield from _part(
-            "vsftpd: run a second one for IPv6, with listen_ipv6=YES and without pasv_address."
+            f"vsftpd: run a second one for IPv{version}. It would take IPv4 from the first, unless "
+            "the kernel keeps them apart.",
+            (f"vsftpd-ipv{version}.conf", "\n".join(vsftpd(service, version))),
+            ("/etc/sysctl.d/90-vsftpd.conf", _lines(vsftpd_settings(service))),
         )
-
-
-def _vsftpd(told: tuple[Address, ...], first: int, last: int, *, active: bool) -> str:
-    # With both kinds of addresses it would tell clients 0.0.0.0.
-    lines = ["listen=YES", "listen_ipv6=NO", f"pasv_address={told[0]}"] if told else []
-    lines += ["pasv_enable=YES", f"pasv_min_port={first}", f"pasv_max_port={last}"]
-    opens = ["port_enable=YES", "connect_from_port_20=YES"] if active else ["port_enable=NO"]
-    return "\n".join([*lines, *opens])
 
 
 def _proftpd(told: tuple[Address, ...], first: int, last: int) -> str:

@@ -124,14 +124,18 @@ def lab_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab(
     request: pytest.FixtureRequest, build: Callable[[str], Path], figures: Figures, lab_key: Path
 ) -> Iterator[Lab]:
-    """A pair, ready, for all tests of a site: testcase.yaml, or what parametrises it."""
-    text: str = getattr(request, "param", TESTCASE.read_text())
+    """A pair, ready, for all tests of a site: testcase.yaml, or what parametrises it.
+
+    That is a site's text, or this and the clients that are wanted on its networks.
+    """
+    asked = getattr(request, "param", TESTCASE.read_text())
+    text, clients = (asked, {}) if isinstance(asked, str) else asked
     built = build(text)
     plan = load(built.with_suffix(".yaml"))
     (raw,) = built.glob("*.raw")
     own = lab_key.with_suffix(".pub").read_text().strip()
     where = ARTEFACTS / plan.site
-    with Lab(plan, image=raw, peers=peers_image(), workdir=where, key=own) as lab:
+    with Lab(plan, image=raw, peers=peers_image(), workdir=where, key=own, clients=clients) as lab:
         try:
             lab.wait_ready(timeout=600)
         except BaseException:

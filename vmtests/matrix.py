@@ -10,7 +10,7 @@ import pytest
 
 from appliance.lab.drill import Outcome
 from appliance.lab.faults import catalogue
-from appliance.lab.load import Cell, Kind, cells
+from appliance.lab.load import USUAL, Cell, cells
 from vmtests import expected
 from vmtests.figures import machine
 from vmtests.ways import PLAN, WAYS
@@ -65,8 +65,8 @@ class Matrix:
         if not self.rows:
             return []
         notes: dict[str, int] = {}
-        table = [_line(("fault", *map(str, Kind), "gap", "takeovers"))]
-        table += [_line(["---"] * (len(Kind) + 3))]
+        table = [_line(("fault", *map(str, USUAL), "gap", "takeovers"))]
+        table += [_line(["---"] * (len(USUAL) + 3))]
         table += [_line(_cells(outcome, notes)) for outcome in self.rows]
         footnotes = [f"{number}. {reason}" for reason, number in notes.items()]
         return [*table, "", *footnotes, "", *self.totals(), "", *self._controls()]
@@ -101,7 +101,7 @@ class Matrix:
 
 
 def _cells(outcome: Outcome, notes: dict[str, int]) -> list[str]:
-    groups = ([c for c in outcome.reports if c.kind is kind] for kind in Kind)
+    groups = ([c for c in outcome.reports if c.kind is kind] for kind in USUAL)
     tallies = (Tally.of(outcome, group) for group in groups)
     gap = f"{outcome.gap * MILLISECONDS:.0f} ms"
     return [outcome.fault, *(_words(t, notes) for t in tallies), gap, str(outcome.takeovers)]

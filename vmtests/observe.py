@@ -22,8 +22,12 @@ def until(condition: Callable[[], object], timeout: float, what: str) -> None:
 
 
 def settle(lab: Lab) -> None:
-    """Every cable whole, every node up, one active and the other its synced standby."""
+    """Every cable whole, every host well, every node up, one active and the other its synced
+    standby.
+    """
     lab.mend()
+    for host in lab.hosts.values():
+        host.heal()
     for node in lab.nodes.values():
         if not node.running:
             node.start()

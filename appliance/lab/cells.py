@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 
+from appliance.lab.serving import STANDARD, Application, Port
 from appliance.plan.model import Address
+from appliance.plan.virtual import VirtualService
 
 
 class Kind(StrEnum):
@@ -23,6 +25,7 @@ class Kind(StrEnum):
     UPLOAD = "ftp upload"
     NEXT = "ftp next"
     HELD = "ftp held"
+    HTTP = "http kept"
 
     @property
     def busy(self) -> bool:
@@ -35,7 +38,11 @@ class Kind(StrEnum):
         return self in _TRANSFERS
 
 
-_BUSY = {Kind.SSH, Kind.TCP, Kind.UDP, Kind.DOWNLOAD, Kind.UPLOAD}
+# Behind a virtual service only: to a firewall it is TCP like others.
+BALANCED = (Kind.HTTP,)
+USUAL = tuple(kind for kind in Kind if kind not in BALANCED)
+
+_BUSY = {Kind.SSH, Kind.TCP, Kind.UDP, Kind.DOWNLOAD, Kind.UPLOAD, Kind.HTTP}
 _TRANSFERS = {Kind.DOWNLOAD, Kind.UPLOAD, Kind.NEXT, Kind.HELD}
 
 
@@ -56,13 +63,16 @@ class Path:
     """One way through the pair.
 
     `client` and `server` name the lab's hosts that open and answer; `to` is the address that the
-    client connects to: with destination NAT not the server's own.
+    client connects to: with destination NAT not the server's own. Of a virtual service any real
+    server answers, and `server` is the service's name. `source` is the client's address to connect
+    from; None is whichever its routes choose.
     """
 
     name: str
     client: str
     server: str
     to: Address
+    source: Address | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -80,7 +90,7 @@ class Cell:
 
 def cells(
     paths: Iterable[Path],
-    kinds: Iterable[Kind] = tuple(Kind),
+    kinds: Iterable[Kind] = USUAL,
     modes: Iterable[Mode] = tuple(Mode),
 ) -> tuple[Cell, ...]:
     """Every kind over every path, and those with data connections in every mode that the path's
@@ -97,3 +107,54 @@ def _modes(kind: Kind, path: Path, wanted: tuple[Mode, ...]) -> tuple[Mode | Non
     if not kind.transfers:
         return (None,)
     return tuple(mode for mode in wanted if path.to.version == 4 or mode in _ANY_VERSION)
+
+
+def balanced(
+    service: VirtualService, client: str, source: Address | None = None
+) -> tuple[Cell, ...]:
+    """Every kind and mode that the ports of a virtual service carry, to each of its addresses.
+
+    From `source`, if given, and then to those of its IP version only.
+    """
+    found: list[Cell] = []
+    for to in service.addresses:
+        if source is None or source.version == to.version:
+            name = f"{service.name} at {to}" + (f" from {source}" if source else "")
+            path = Path(name, client, service.name, to, source)
+            found += cells([path], _carried(service), _opened(service))
+    return tuple(found)
+
+
+def _carried(service: VirtualService) -> tuple[Kind, ...]:
+    return tuple(
+        kind
+        for kind, (spoken, number) in _SPOKEN.items()
+        if _has(service, STANDARD[spoken][number])
+        if spoken is not Application.FTP or service.ftp
+    )
+
+
+def _has(service: VirtualService, port: Port) -> bool:
+    ranges = service.ranges(port.protocol)
+    return any(ports.first <= port.number <= ports.last for ports in ranges)
+
+
+def _opened(service: VirtualService) -> tuple[Mode, ...]:
+    """Without active FTP the server opens no data connection."""
+    return tuple(Mode) if service.ftp and service.ftp.active else (Mode.PASV, Mode.EPSV)
+
+
+# What each kind needs: the application, and which of its usual ports.
+_SPOKEN = {
+    Kind.SSH: (Application.SSH, 0),
+    Kind.SSH_IDLE: (Application.SSH, 0),
+    Kind.HANDSHAKE: (Application.ECHO, 0),
+    Kind.TCP: (Application.ECHO, 0),
+    Kind.UDP: (Application.ECHO, 1),
+    Kind.FTP_IDLE: (Application.FTP, 0),
+    Kind.DOWNLOAD: (Application.FTP, 0),
+    Kind.UPLOAD: (Application.FTP, 0),
+    Kind.NEXT: (Application.FTP, 0),
+    Kind.HELD: (Application.FTP, 0),
+    Kind.HTTP: (Application.HTTP, 0),
+}

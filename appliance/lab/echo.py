@@ -1,5 +1,7 @@
 """The echo service (RFC 862) of a lab host, TCP and UDP, both IP versions; runs inside the
 machine.
+
+`echo [tcp/PORT|udp/PORT ...]`, by default port 7 of both.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ import socket
 import sys
 
 LARGEST = 65536
+DEFAULT = ("tcp/7", "udp/7")
+ROOM = socket.CMSG_SPACE(20)  # struct in6_pktinfo (RFC 3542): an address and a card's number
+ANY_CARD = bytes(4)
 
 
 def listen(kind: socket.SocketKind, port: int) -> socket.socket:
@@ -24,13 +29,18 @@ def listen(kind: socket.SocketKind, port: int) -> socket.socket:
 class Echo:
     """Answers whatever comes with itself."""
 
-    def __init__(self, port: int) -> None:
-        self.datagrams = listen(socket.SOCK_DGRAM, port)
-        self.streams = listen(socket.SOCK_STREAM, port)
-        self.streams.listen(64)
+    def __init__(self, *ports: str) -> None:
         self.selector = selectors.DefaultSelector()
-        self.selector.register(self.datagrams, selectors.EVENT_READ, self.answer)
-        self.selector.register(self.streams, selectors.EVENT_READ, self.accept)
+        for port in ports:
+            protocol, _, number = port.partition("/")
+            if protocol == "udp":
+                end = listen(socket.SOCK_DGRAM, int(number))
+                end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                self.selector.register(end, selectors.EVENT_READ, self.answer)
+            else:
+                end = listen(socket.SOCK_STREAM, int(number))
+                end.listen(64)
+                self.selector.register(end, selectors.EVENT_READ, self.accept)
 
     def serve(self) -> None:
         """For ever."""
@@ -39,10 +49,14 @@ class Echo:
                 key.data(key.fileobj)
 
     def answer(self, end: socket.socket) -> None:
-        """One datagram. A refusal of an earlier answer is nobody's error."""
+        """One datagram, from the address that was asked: a virtual one is not the host's first.
+
+        A refusal of an earlier answer is nobody's error.
+        """
         try:
-            data, peer = end.recvfrom(LARGEST)
-            end.sendto(data, peer)
+            data, where, _, peer = end.recvmsg(LARGEST, ROOM)
+            asked = [(level, kind, at[:16] + ANY_CARD) for level, kind, at in where]
+            end.sendmsg([data], asked, 0, peer)
         except OSError:
             return
 
@@ -64,4 +78,4 @@ class Echo:
 
 
 if __name__ == "__main__":
-    Echo(int(sys.argv[1]) if len(sys.argv) > 1 else 7).serve()
+    Echo(*(sys.argv[1:] or DEFAULT)).serve()

@@ -1,7 +1,8 @@
 """The site's `expect` lines, each proven by a packet and by what the captures saw of it.
 
 Accept: the destination answered, and the packet was seen on the way to it. Drop: the packet entered
-the source's network, and neither left towards the destination nor was answered.
+the source's network, and neither left towards the destination nor was answered. The destination of
+what a virtual service takes is any of its real servers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.lab import services
+from appliance.lab import daemons
 from appliance.lab.control import Program
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.frames import Packet, dissect
@@ -20,6 +21,7 @@ from appliance.lab.pair import Lab
 from appliance.lab.pcap import read
 from appliance.lab.topology import own_addresses
 from appliance.plan.model import Address, DestinationNat, Expectation, Plan, Protocol, Verdict
+from appliance.plan.virtual import Forward, VirtualService
 
 SILENT_AFTER = 2.0  # seconds without an answer that count as dropped
 ANY_PORT = 9  # for a claim about every port: discard, which nothing here serves otherwise
@@ -28,8 +30,11 @@ NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.ICMP: 1, Protocol.ICMPV6:
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """Where a packet ends up after destination NAT."""
+    """Where a packet ends up: on which host of the lab, by one of its addresses, and to which
+    address and port it is by then.
+    """
 
+    host: Address
     address: Address
     port: int
 
@@ -69,14 +74,13 @@ class Proof:
 def prove(lab: Lab, claim: Expectation) -> Proof:
     """Send the packet of one claim and tell what came of it."""
     port = claim.service.ports[0].first if claim.service.ports else ANY_PORT
-    landing = land(lab.plan, claim, port)
     token = secrets.token_hex(8)
     begin = lab.cables.marks()
-    listener = _listen(lab, claim, landing)
+    listeners = [_listen(lab, claim, each) for each in land(lab.plan, claim, port)]
     try:
         answer, source_port = _send(lab, claim, port, token)
     finally:
-        if listener:
+        for listener in filter(None, listeners):
             listener.close_input()
     lab.cables.marks()  # all that was seen is in the captures now
     mark = _Mark(claim, source_port, port, token)
@@ -95,12 +99,31 @@ def prove_all(lab: Lab) -> list[Proof]:
     return proofs
 
 
-def land(plan: Plan, claim: Expectation, port: int) -> Landing:
-    """Follow the site's destination NAT, whose first match wins."""
+def land(plan: Plan, claim: Expectation, port: int) -> tuple[Landing, ...]:
+    """What can become of a packet: a virtual service leads it to any of its servers, else the
+    site's destination NAT to one place, where the first match wins.
+    """
+    for service in plan.virtual_services:
+        if _serves(service, claim, port):
+            return tuple(_landings(service, claim.destination, port))
     for nat in plan.destination_nat:
         if _translates(nat, claim, port):
-            return Landing(nat.address, nat.port or port)
-    return Landing(claim.destination, port)
+            return (Landing(nat.address, nat.address, nat.port or port),)
+    return (Landing(claim.destination, claim.destination, port),)
+
+
+def _serves(service: VirtualService, claim: Expectation, port: int) -> bool:
+    ranges = service.ranges(claim.service.protocol)
+    return claim.destination in service.addresses and any(r.first <= port <= r.last for r in ranges)
+
+
+def _landings(service: VirtualService, virtual: Address, port: int) -> Iterator[Landing]:
+    """With direct routing and tunnels packets come to the virtual address still."""
+    translated = service.forward is Forward.NAT
+    for server in (*(each.addresses for each in service.servers), service.sorry):
+        for own in server:
+            if own.version == virtual.version:
+                yield Landing(own, own if translated else virtual, port)
 
 
 def _translates(nat: DestinationNat, claim: Expectation, port: int) -> bool:
@@ -119,11 +142,11 @@ def _translates(nat: DestinationNat, claim: Expectation, port: int) -> bool:
 
 def _listen(lab: Lab, claim: Expectation, landing: Landing) -> Program | None:
     """Have the destination answer, where it is a host of the lab and the protocol needs it."""
-    if landing.address in own_addresses(lab.plan) or "icmp" in claim.service.protocol:
+    if landing.host in own_addresses(lab.plan) or "icmp" in claim.service.protocol:
         return None
     words = ["listen", claim.service.protocol, str(landing.address), str(landing.port)]
-    host = lab.host(landing.address)
-    program = host.spawn(services.program("probe", *words))
+    host = lab.host(landing.host)
+    program = host.spawn(daemons.program("probe", *words))
     if program.line(SILENT_AFTER * 10) != "ready":
         raise HarnessError(f"{host.name}: no listener on {landing.address} port {landing.port}")
     return program
@@ -132,7 +155,7 @@ def _listen(lab: Lab, claim: Expectation, landing: Landing) -> Program | None:
 def _send(lab: Lab, claim: Expectation, port: int, token: str) -> tuple[str, int]:
     words = [str(claim.source), str(claim.destination), str(port), token, f"{SILENT_AFTER:g}"]
     protocol = claim.service.protocol
-    sender = services.program("probe", "send", protocol, *words)
+    sender = daemons.program("probe", "send", protocol, *words)
     said = json.loads(lab.host(claim.source).succeed(sender))
     return said["answer"], said["port"]
 

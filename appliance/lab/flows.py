@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from appliance.lab import orders, services
+from appliance.lab import daemons, orders, services
 from appliance.lab.control import Shell
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.orders import Order
@@ -60,7 +60,7 @@ class Carrier:
     def __init__(self, host: Shell, flows: Mapping[str, Order]) -> None:
         self.words = f"the traffic of {host.name}"
         data = json.dumps({name: dict(order) for name, order in flows.items()})
-        self._program = host.spawn(services.program("traffic", data))
+        self._program = host.spawn(daemons.program("traffic", data))
 
     def __enter__(self) -> Self:
         return self
@@ -126,38 +126,70 @@ class Flow:
         return self._carrier.hear()[self.words]
 
 
-def ssh(host: Shell, to: object, *, interval: float | None = 0.1, port: int = 22) -> Flow:
-    """Someone types over SSH, a character each `interval` seconds; None is an idle session."""
-    return Flow(host, orders.ssh(to, interval=interval, port=port))
+def ssh(
+    host: Shell,
+    to: object,
+    *,
+    interval: float | None = 0.1,
+    port: int = 22,
+    source: object = None,
+) -> Flow:
+    """Someone types over SSH, a character each `interval` seconds; None is an idle session.
+
+    `source`, here as below, is the host's address to connect from, where it has several.
+    """
+    return Flow(host, orders.ssh(to, interval=interval, port=port, source=source))
 
 
-def tcp(host: Shell, to: object, *, interval: float | None = 0.05, port: int = 7) -> Flow:
+def tcp(
+    host: Shell,
+    to: object,
+    *,
+    interval: float | None = 0.05,
+    port: int = 7,
+    source: object = None,
+) -> Flow:
     """A TCP connection to the echo service, 100 bytes each `interval` seconds."""
-    return Flow(host, orders.tcp(to, interval=interval, port=port))
+    return Flow(host, orders.tcp(to, interval=interval, port=port, source=source))
 
 
-def udp(host: Shell, to: object, *, interval: float = 0.005, port: int = 7) -> Flow:
+def udp(
+    host: Shell, to: object, *, interval: float = 0.005, port: int = 7, source: object = None
+) -> Flow:
     """A probe each `interval` seconds to the UDP echo service: the measure of a gap."""
-    return Flow(host, orders.udp(to, interval=interval, port=port))
+    return Flow(host, orders.udp(to, interval=interval, port=port, source=source))
 
 
-def ping(host: Shell, to: object, *, interval: float = 0.02) -> Flow:
+def ping(host: Shell, to: object, *, interval: float = 0.02, source: object = None) -> Flow:
     """ICMP echo requests each `interval` seconds."""
-    return Flow(host, orders.ping(to, interval=interval))
+    return Flow(host, orders.ping(to, interval=interval, source=source))
 
 
-def http(host: Shell, to: object, *, interval: float = 0.1, port: int = 80) -> Flow:
-    """A new connection and one request each `interval` seconds."""
-    return Flow(host, orders.http(to, interval=interval, port=port))
+def http(
+    host: Shell,
+    to: object,
+    *,
+    interval: float = 0.1,
+    port: int = 80,
+    kept: bool = False,
+    source: object = None,
+) -> Flow:
+    """A request each `interval` seconds, over a new connection each; with `kept` all over one, and
+    answered by one host.
+    """
+    order = orders.http(to, interval=interval, port=port, kept=kept, source=source)
+    return Flow(host, order)
 
 
-def ftp(host: Shell, to: object, *, passive: bool = True, rate: float = 1e6) -> Flow:
+def ftp(
+    host: Shell, to: object, *, passive: bool = True, rate: float = 1e6, source: object = None
+) -> Flow:
     """One file again and again over one control connection, at `rate` bytes a second.
 
     Every server of the lab has the same file, and the client is in the same machine. The commands
     are PASV or PORT with IPv4 and EPSV or EPRT with IPv6.
     """
     modes = ("EPSV", "EPRT") if ":" in str(to) else ("PASV", "PORT")
-    how = {"mode": modes[0 if passive else 1], "rate": rate}
+    how = {"mode": modes[0 if passive else 1], "rate": rate, **orders.bound(source)}
     file = orders.shared(host)[services.SHARED_FILE]
     return Flow(host, orders.ftp("ftp download", to, **how, **file))

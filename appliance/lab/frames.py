@@ -11,6 +11,7 @@ from typing import Any
 
 IPV4, ARP, DOT1Q, IPV6 = 0x0800, 0x0806, 0x8100, 0x86DD
 ICMP, TCP, UDP, ICMPV6, VRRP_PROTOCOL = 1, 6, 17, 58, 112
+TUNNELLED = {4: IPV4, 41: IPV6}  # IP in IP, RFC 2003 and RFC 2473: what is in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ def untagged(frame: bytes) -> tuple[int | None, bytes]:
 
 
 def dissect(frame: bytes) -> Packet:
-    """Read an Ethernet frame, one with a VLAN's tag as if it had none; what is cut short or unknown
-    gives a Packet with fewer fields, never an error.
+    """Read an Ethernet frame, one with a VLAN's tag or in an IP tunnel as if it were not; what is
+    cut short or unknown gives a Packet with fewer fields, never an error.
     """
     _, frame = untagged(frame)
     if len(frame) < 14:
@@ -54,11 +55,19 @@ def dissect(frame: bytes) -> Packet:
         first = not struct.unpack_from("!H", frame, 20)[0] & 0x1FFF
         end = 14 + struct.unpack_from("!H", frame, 16)[0]
         body = frame[header:end] if first else b""
+        if frame[23] in TUNNELLED:
+            return _inner(frame[23], body)
         return _transport(Packet(ethertype, frame[23], source, destination), body)
     if ethertype == IPV6 and len(frame) >= 54:
         ends = IPv6Address(frame[22:38]), IPv6Address(frame[38:54])
+        if frame[20] in TUNNELLED:
+            return _inner(frame[20], frame[54:])
         return _transport(Packet(ethertype, frame[20], *ends), frame[54:])
     return Packet(ethertype)
+
+
+def _inner(protocol: int, body: bytes) -> Packet:
+    return dissect(bytes(12) + TUNNELLED[protocol].to_bytes(2) + body)
 
 
 def _transport(packet: Packet, body: bytes) -> Packet:

@@ -86,6 +86,8 @@ class Client(ftplib.FTP):
         self._shrink(end)
         assert self.sock
         end.settimeout(self.sock.gettimeout())
+        if self.source_address:
+            end.bind((self.source_address[0], 0))
         end.connect(target)
         return end
 

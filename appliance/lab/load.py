@@ -14,6 +14,7 @@ slowly: each packet there and back costs an emulated machine some milliseconds.
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import threading
 import time
@@ -21,8 +22,8 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import Self
 
-from appliance.lab import orders, services
-from appliance.lab.cells import Cell, Kind, Mode, Path, cells
+from appliance.lab import orders, places, services
+from appliance.lab.cells import USUAL, Cell, Kind, Mode, Path, balanced, cells
 from appliance.lab.control import Shell
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.flows import Carrier, Report
@@ -30,7 +31,7 @@ from appliance.lab.orders import Order
 from appliance.lab.pair import Lab
 from appliance.plan.model import Address
 
-__all__ = ["Cell", "Kind", "Load", "Mode", "Path", "cells", "start"]
+__all__ = ["USUAL", "Cell", "Kind", "Load", "Mode", "Path", "balanced", "cells", "start"]
 
 # Bytes a second of a throttled transfer: slow enough that a file lasts for minutes, and that many
 # at once leave the machine's processor to the probes.
@@ -38,7 +39,7 @@ RATE = 4000.0
 BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
 PROBE = 0.005  # seconds between the probes that measure the gap
 # Seconds between two pieces of what is not the first of its kind.
-SLOWLY = {Kind.SSH: 0.5, Kind.TCP: 0.25, Kind.UDP: 0.05}
+SLOWLY = {Kind.SSH: 0.5, Kind.TCP: 0.25, Kind.UDP: 0.05, Kind.HTTP: 0.5}
 
 _numbers = count(1)
 
@@ -112,16 +113,18 @@ class Load:
 
     def _order(self, cell: Cell, shared: Mapping[str, Order]) -> Order:
         if not cell.kind.transfers:
-            return {**_STREAMS[cell.kind](cell.path.to), **self._pace(cell)}
+            order = _STREAMS[cell.kind](cell.path.to)
+            return {**order, **self._pace(cell), **orders.bound(cell.path.source)}
         mode, file = str(cell.mode), shared[services.SMALL_FILE]
         if cell.kind is Kind.DOWNLOAD:
             file = {"rate": RATE, **shared[services.SHARED_FILE]}
         elif cell.kind is Kind.UPLOAD:
-            name = f"{self._folder}/{cell.path.name}-{mode}"
+            name = f"{self._folder}/{_file_name(cell.path)}-{mode}"
             size = services.SHARED_SIZES[services.SHARED_FILE]
-            stored = f"{services.SHARE}/{name}"
+            stored = f"{places.SHARE}/{name}"
             file = {"rate": RATE, "file": name, "stored": stored, "size": size}
-        return orders.ftp(cell.kind, cell.path.to, mode=mode, **file)
+        more = {**file, **orders.bound(cell.path.source)}
+        return orders.ftp(cell.kind, cell.path.to, mode=mode, **more)
 
     def _pace(self, cell: Cell) -> Order:
         if cell == self.probe:
@@ -140,7 +143,7 @@ class Load:
         return next(iter(self._hosts.values()))
 
     def _path(self) -> str:
-        return shlex.quote(f"{services.SHARE}/{self._folder}")
+        return shlex.quote(f"{places.SHARE}/{self._folder}")
 
 
 def start(lab: Lab, cells: Iterable[Cell], *, interval: float = PROBE) -> Load:
@@ -157,6 +160,11 @@ def start(lab: Lab, cells: Iterable[Cell], *, interval: float = PROBE) -> Load:
     return load
 
 
+def _file_name(path: Path) -> str:
+    """A path's name as that of a file that any server takes."""
+    return re.sub(r"[^\w.-]", "_", path.name)
+
+
 def _still(before: Mapping[Cell, Report], now: Mapping[Cell, Report]) -> list[Cell]:
     """The busy ones that have received nothing in between."""
     busy = [cell for cell in now if cell.kind.busy]
@@ -170,4 +178,5 @@ _STREAMS: Mapping[Kind, Callable[[Address], Order]] = {
     Kind.TCP: orders.tcp,
     Kind.UDP: orders.udp,
     Kind.FTP_IDLE: lambda to: orders.ftp(Kind.FTP_IDLE, to),
+    Kind.HTTP: lambda to: orders.http(to, kept=True),
 }

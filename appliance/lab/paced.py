@@ -144,13 +144,16 @@ class Stream:
 class Tcp(Stream):
     """A TCP connection to an echo service."""
 
-    def __init__(self, meter: Meter, to: str, port: int, **stream: Any) -> None:
+    def __init__(
+        self, meter: Meter, to: str, port: int, source: str | None = None, **stream: Any
+    ) -> None:
         super().__init__(meter, **stream)
         self.target = (to, port)
+        self.source = (source, 0) if source else None
 
     def connect(self) -> None:
         """Its pieces leave at once, so that each has a time of its own."""
-        self.end = socket.create_connection(self.target, SETUP)
+        self.end = socket.create_connection(self.target, SETUP, self.source)
         self.end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.end.setblocking(False)
 
@@ -190,17 +193,22 @@ class Command(Stream):
 class Ssh(Command):
     """OpenSSH's client as people run it, but for keepalives, which would hide or cause an end."""
 
-    def __init__(self, meter: Meter, to: str, port: int, key: str, **stream: Any) -> None:
+    def __init__(
+        self, meter: Meter, to: str, port: int, key: str, source: str | None = None, **stream: Any
+    ) -> None:
         options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes")
         words = ["ssh", "-F", "none", "-T", "-q", "-i", key, "-p", str(port)]
         words += [word for option in (*options, "TCPKeepAlive=no") for word in ("-o", option)]
+        words += ["-b", source] if source else []
         super().__init__(meter, [*words, f"root@{to}", "cat"], **stream)
 
 
 class Datagrams:
     """Numbered datagrams, each to be echoed; what is lost is lost, the stall is the measure."""
 
-    def __init__(self, meter: Meter, to: str, port: int, interval: float) -> None:
+    def __init__(
+        self, meter: Meter, to: str, port: int, interval: float, source: str | None = None
+    ) -> None:
         self.meter = meter
         self.interval = interval
         self.number = self.first = 0
@@ -208,6 +216,8 @@ class Datagrams:
         family = socket.AF_INET6 if ":" in to else socket.AF_INET
         self.end = self.socket(family)
         self.end.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        if source:
+            self.end.bind((source, 0))
         self.end.connect((to, port))
         self.end.setblocking(False)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from appliance import tools
-from appliance.lab import kvm, topology
+from appliance.lab import ipvs, kvm, services, topology
 from appliance.lab.cables import Cables, Link
 from appliance.lab.children import Children
 from appliance.lab.errors import HarnessError, LabAssertion
@@ -38,7 +38,8 @@ class Lab:
     `image` is only read: each node runs on a copy-on-write layer in `workdir`, which also gets logs
     and captures. `hosts` are those around the appliance by name: a network's first bears the
     network's own. `started` is when the power came on (monotonic clock). `key` is a public key
-    that may log in to the nodes as root.
+    that may log in to the nodes as root. `clients` asks for addresses to open connections
+    from, so many of each IP version on a network: `{"outside": 6}` gives `outside-clients`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Lab:
         workdir: Path,
         inside: Inside | None = None,
         key: str | None = None,
+        clients: Mapping[str, int] | None = None,
     ) -> None:
         self.plan = plan
         self.image = image
@@ -57,6 +59,7 @@ class Lab:
         self._peers_image = peers
         self._inside = inside
         self._key = key
+        self._hosts = topology.hosts(plan, clients)
         self.started = time.monotonic()
         self.nodes: dict[str, Appliance] = {}
         self.machines: dict[str, Machine] = {}
@@ -80,20 +83,20 @@ class Lab:
         accelerator = kvm.accelerator(inside, self._peers_image.kernel)
         children = Children()
         undo.callback(children.close)
-        hosts = topology.hosts(self.plan)
-        self.cables = Cables(children, self.workdir, self._ports(hosts), self._tagged())
+        self.cables = Cables(children, self.workdir, self._ports(), self._tagged())
         undo.callback(self.cables.close)
         ground = Ground(children, self.cables, inside, self.workdir, accelerator)
         self.nodes = {
             node.name: Appliance(ground, self.plan, node.name, self.image, key=self._key)
             for node in self.plan.nodes
         }
-        self.peers = Peers(ground, self.plan, hosts, self._peers_image)
+        self.peers = Peers(ground, self.plan, self._hosts, self._peers_image)
         self.hosts = self.peers.hosts
         self.machines = {**self.nodes, NAME: self.peers}
 
-    def _ports(self, hosts: tuple[topology.Host, ...]) -> dict[str, list[str]]:
-        inhabited = {self.plan.card(host.network) for host in hosts}
+    def _ports(self) -> dict[str, list[str]]:
+        networks = {name for host in self._hosts for name in services.devices(host)}
+        inhabited = {self.plan.card(name) for name in networks}
         return {
             card: [*(node.name for node in self.plan.nodes), *([NAME] * (card in inhabited))]
             for card in self.plan.cards()
@@ -162,7 +165,8 @@ class Lab:
         return self.active()
 
     def wait_ready(self, timeout: float = 120) -> None:
-        """Wait until one node is active, the other is its synced standby, and every host serves.
+        """Wait until one node is active, the other is its synced standby, every host serves, and
+        each node balances over every real server that a test has done nothing to.
 
         Counted in seconds from now; LabAssertion tells what was missing at the last look.
         """
@@ -175,6 +179,12 @@ class Lab:
 
     def trouble(self) -> str | None:
         """What is missing for `wait_ready`, in words; None when nothing is."""
+        try:
+            return self._trouble()
+        except (HarnessError, LabAssertion) as error:
+            return str(error)
+
+    def _trouble(self) -> str | None:
         conditions = self.conditions()
         standbys = [Condition.STANDBY] * (len(self.nodes) - 1)
         if sorted(conditions.values()) != sorted([Condition.ACTIVE, *standbys]):
@@ -183,7 +193,27 @@ class Lab:
             troubles = dict(
                 zip(self.nodes, pool.map(Appliance.trouble, self.nodes.values()), strict=True)
             )
-        return _told({name: words for name, words in troubles.items() if words}) or None
+        told = _told({name: words for name, words in troubles.items() if words})
+        return told or self._unbalanced() or None
+
+    def balanced(self, node: Appliance, service: str) -> dict[Address, int]:
+        """The real servers that a node balances a virtual service over now, with their weights.
+
+        The service's own are no more there once they failed, or are there with weight 0.
+        """
+        named = next(each for each in self.plan.virtual_services if each.name == service)
+        return ipvs.weights(ipvs.read(node.succeed(["cat", ipvs.TABLE])), named)
+
+    def _unbalanced(self) -> str:
+        if not self.plan.virtual_services:
+            return ""
+        ill = {own.ip for h in self.hosts.values() if h.ailing for own in h.host.addresses}
+        tables = {n: m.run(["cat", ipvs.TABLE], timeout=20).out for n, m in self.nodes.items()}
+        lacks = {
+            name: ", ".join(ipvs.missing(ipvs.read(table), self.plan, ill))
+            for name, table in tables.items()
+        }
+        return _told({name: words for name, words in lacks.items() if words})
 
     def mend(self) -> None:
         """Make every cable as new."""

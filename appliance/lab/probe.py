@@ -18,6 +18,7 @@ import threading
 import time
 
 TCP, UDP = "tcp", "udp"
+DOMAIN = 53
 
 
 def family(address: str) -> socket.AddressFamily:
@@ -66,19 +67,30 @@ def send_tcp(end: socket.socket, target: tuple[str, int], seconds: float) -> str
 def send_datagram(
     end: socket.socket, target: tuple[str, int], data: bytes, token: bytes, seconds: float
 ) -> str:
-    """Send, and wait for an answer that holds the token and is not the question itself."""
+    """Send, and wait for an answer that holds the token; a raw socket may hear its own question."""
     try:
         end.sendto(data, target)
         deadline = time.monotonic() + seconds
         while select.select([end], [], [], max(0.0, deadline - time.monotonic()))[0]:
             got = end.recv(2048)
-            if token in got and (data == token or not got.endswith(data)):
+            raw = end.type == socket.SOCK_RAW
+            if token in got and not (raw and got.endswith(data)):
                 return "answered"
     except ConnectionRefusedError:
         return "refused"
     except OSError:
         return "unreachable"
     return "silent"
+
+
+def datagram(port: int, token: bytes) -> bytes:
+    """What holds the token, so that whoever serves the port repeats it: a name server repeats a
+    question (RFC 1035, section 4.1), all others here whatever they get.
+    """
+    if port != DOMAIN:
+        return token
+    header = token[:2] + struct.pack("!5H", 0, 1, 0, 0, 0)
+    return header + bytes([len(token)]) + token + b"\0" + struct.pack("!HH", 1, 1)
 
 
 def echo_request(version: int, token: bytes) -> bytes:
@@ -112,7 +124,8 @@ def send(protocol: str, source: str, target: tuple[str, int], token: bytes, seco
             if protocol == UDP:
                 end.connect(target)
             version = 6 if here == socket.AF_INET6 else 4
-            data = token if protocol == UDP else echo_request(version, token)
+            udp = protocol == UDP
+            data = datagram(target[1], token) if udp else echo_request(version, token)
             outcome = send_datagram(end, target, data, token, seconds)
     print(json.dumps({"answer": outcome, "port": port}), flush=True)
 

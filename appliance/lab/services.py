@@ -1,114 +1,66 @@
-"""The hosts inside the peers machine: how they are set up, as pure text, and what they serve.
+"""The hosts inside the peers machine: how they are set up and serve, as pure text.
 
 Each is a network namespace with a card of its own (macvlan) on the machine's card for that
-network. All serve the same: SSH (22), FTP (21, anonymous, also to write), HTTP (80), echo (7, TCP
-and UDP), iperf3 (5201).
+network.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from appliance.lab import qemu
-from appliance.lab.topology import Host
-from appliance.plan.model import Vlan
+from appliance.lab.daemons import Daemon, daemons, keys, programs
+from appliance.lab.places import BASE, LOG, SHARE
+from appliance.lab.serving import Port
+from appliance.lab.topology import Host, Way
+from appliance.plan.model import Address, Vlan
+from appliance.render.real_servers import held, vsftpd_settings
 
-BASE = "/run/lab"
-KEY = f"{BASE}/key"
-SHARE = f"{BASE}/share"
 SHARED_FILE = "data"  # what FTP and HTTP give; every host has the same
 SMALL_FILE = "small"
 SHARED_SIZES = {SHARED_FILE: 1 << 20, SMALL_FILE: 64 << 10}  # bytes
 SHARED_DIGESTS = f"{BASE}/sha256"
 INCOMING = "incoming"  # where FTP's clients may write
+START = f"{BASE}/start"
+GROUPS = "/sys/fs/cgroup/lab"
 
-_PROGRAMS = ("echo", "probe", "meter", "paced", "ftp", "transfers", "traffic")
-
-SSHD = f"""\
-HostKey {BASE}/host_key
-AuthorizedKeysFile {KEY}.pub
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-StrictModes no
-UsePAM no
-PidFile none
-UseDNS no
-# Many come at once from one address, and some are killed in the middle: no reason to shut them out.
-MaxStartups 100
-PerSourcePenalties no
-TCPKeepAlive no
+# A program and all that it starts are one control group, which can be frozen and ended as a whole.
+# vsftpd writes what is wrong to its standard input, where a client would be.
+_START = f"""\
+#!/bin/sh
+# start HOST NAME COMMAND
+mkdir -p {GROUPS}/$1/$2
+echo $$ >{GROUPS}/$1/$2/cgroup.procs
+exec ip netns exec "$1" sh -c "$3" >>{LOG}/$1.$2 2>&1 <&1
 """
 
-# Active mode data comes from port 20, as RFC 959 section 5.2 has it; some firewalls look for that.
-# The server's own patience (seconds) and limits (0 is none) must never be why a connection ends.
-VSFTPD = f"""\
-listen=NO
-listen_ipv6=YES
-anonymous_enable=YES
-no_anon_password=YES
-anon_root={SHARE}
-write_enable=YES
-anon_upload_enable=YES
-idle_session_timeout=86400
-data_connection_timeout=86400
-accept_timeout=86400
-max_clients=0
-max_per_ip=0
-secure_chroot_dir={BASE}/empty
-connect_from_port_20=YES
-seccomp_sandbox=NO
-background=NO
-"""
-
-NGINX = f"""\
-daemon off;
-pid /dev/null;
-error_log stderr;
-worker_processes 1;
-user root;
-events {{ worker_connections 256; }}
-http {{
-  access_log off;
-  keepalive_requests 100000;
-  server {{ listen 80; listen [::]:80; root {SHARE}; }}
-}}
+# A table that drops whatever comes and goes: the host's cable, cut.
+_CUT = """\
+table netdev cable {
+  chain in { type filter hook ingress device eth0 priority 0; policy drop; }
+  chain out { type filter hook egress device eth0 priority 0; policy drop; }
+}
 """
 
 
-def program(module: str, *arguments: str) -> list[str]:
-    """The command that runs one of the lab's own programs on a host."""
-    words = ["python3", "-m", f"appliance.lab.{module}", *arguments]
-    return ["env", f"PYTHONPATH={BASE}", *words]
-
-
-def files() -> dict[str, str]:
+def files(hosts: Sequence[Host]) -> dict[str, str]:
     """What is written into the peers machine before `prepare` runs."""
-    package = Path(__file__).parents[1]
-    programs = ("__init__", "lab/__init__", *(f"lab/{name}" for name in _PROGRAMS))
-    sources = [f"{name}.py" for name in programs]
-    return {
-        **{f"{BASE}/appliance/{name}": (package / name).read_text() for name in sources},
-        f"{BASE}/sshd_config": SSHD,
-        f"{BASE}/vsftpd.conf": VSFTPD,
-        f"{BASE}/nginx.conf": NGINX,
+    own = {
+        path: text for host in hosts for each in daemons(host) for path, text in each.files.items()
     }
+    return {**programs(), START: _START, **own}
 
 
 def prepare() -> str:
     """The script that makes keys and the shared file, once."""
-    keys = "\n".join(
-        f"[ -e {path} ] || ssh-keygen -q -t ed25519 -N '' -f {path}"
-        for path in (f"{BASE}/host_key", KEY)
-    )
     shared = "\n".join(f"head -c {size} /dev/urandom >{n}" for n, size in SHARED_SIZES.items())
     return f"""\
 set -e
 # An account whose password field begins with ! is locked for sshd; * only has no password.
 sed -i 's/^root:[^:]*:/root:*:/' /etc/shadow
-mkdir -p {SHARE}/{INCOMING} {BASE}/empty {BASE}/log /run/sshd
-{keys}
+mkdir -p {SHARE}/{INCOMING} {BASE}/empty {LOG} /run/sshd
+{keys()}
 cd {SHARE}
 {shared}
 sha256sum {" ".join(SHARED_SIZES)} >{SHARED_DIGESTS}
@@ -118,18 +70,33 @@ chmod 1777 {INCOMING}
 """
 
 
-def namespace(site: str, host: Host, card: str) -> str:
-    """The script that makes one host on `card`, the machine's card on its network."""
-    mac = qemu.mac(site, host.name, host.network)
-    batch = "\n".join(_batch(host))
-    return f"""\
-set -e
-ip netns add {host.name}
-ip link add link {card} name eth0 netns {host.name} address {mac} type macvlan mode bridge
-ip -n {host.name} -batch - <<'END'
-{batch}
-END
-"""
+def namespace(site: str, host: Host, cards: Mapping[str, str]) -> str:
+    """The script that makes one host; `cards` are the machine's on the networks that it is on."""
+    made = [
+        f"ip link add link {cards[network]} name {device} netns {host.name} "
+        f"address {qemu.mac(site, host.name, network)} type macvlan mode bridge"
+        for network, device in devices(host).items()
+    ]
+    return "\n".join(
+        [
+            "set -e",
+            *(f"modprobe {module}" for module in _modules(host)),
+            f"ip netns add {host.name}",
+            *made,
+            *(f"ip netns exec {host.name} sysctl -qw {setting}" for setting in _settings(host)),
+            f"ip -n {host.name} -batch - <<'END'",
+            *_batch(host),
+            "END",
+            *_rules(host),
+            "",
+        ]
+    )
+
+
+def devices(host: Host) -> dict[str, str]:
+    """A host's cards by their networks: its own, and those by which only answers leave."""
+    networks = dict.fromkeys([host.network, *(way.network for way in host.ways)])
+    return {network: f"eth{number}" for number, network in enumerate(networks)}
 
 
 def tag(card: str, name: str, vlan: Vlan) -> str:
@@ -139,25 +106,67 @@ def tag(card: str, name: str, vlan: Vlan) -> str:
 
 
 def serve(host: Host) -> str:
-    """The script that starts a host's services; each writes to a log of its own."""
-    programs = {
-        "sshd": f"/usr/sbin/sshd -D -e -f {BASE}/sshd_config",
-        "vsftpd": f"vsftpd {BASE}/vsftpd.conf",
-        "nginx": f"nginx -c {BASE}/nginx.conf",
-        "iperf3": "iperf3 -s",
-        "echo": shlex.join(program("echo")),
-    }
-    # vsftpd writes what is wrong to its standard input, where a client would be.
-    return "\n".join(
-        f"ip netns exec {host.name} {command} >{BASE}/log/{host.name}.{name} 2>&1 <&1 &"
-        for name, command in programs.items()
-    )
+    """The script that starts what a host serves; each program writes to a log of its own."""
+    return "\n".join(launch(host, each) for each in daemons(host))
 
 
-def listening() -> str:
-    """A command that succeeds when all services of the host that runs it listen."""
-    ports = (7, 21, 22, 80, 5201)
-    return " && ".join(f"ss -Hltn sport = {port} | grep -q ." for port in ports)
+def launch(host: Host, daemon: Daemon) -> str:
+    """The script that starts one program of a host."""
+    command = " & ".join([*daemon.commands[:-1], f"exec {daemon.commands[-1]}"])
+    start = shlex.join(["sh", START, host.name, daemon.name, command])
+    return f"{daemon.prepare}{start} &"
+
+
+def end(host: str, name: str) -> str:
+    """The script that kills a host's program with all that it started, and sees that it is gone."""
+    group = f"{GROUPS}/{host}/{name}"
+    return f"echo 1 >{group}/cgroup.kill; {_until(f'populated 0 {group}/cgroup.events')}"
+
+
+def freeze(host: str, name: str, *, frozen: bool) -> str:
+    """The script that has a program hang, or go on: the kernel still takes its connections."""
+    group = f"{GROUPS}/{host}/{name}"
+    state = int(frozen)
+    return f"echo {state} >{group}/cgroup.freeze; {_until(f'frozen {state} {group}/cgroup.events')}"
+
+
+def renew(master: str) -> str:
+    """The script that has a program read its configuration anew, whose first process has its number
+    in the file `master`; it waits for those that still go by the old one.
+
+    Who is busy ends what it does first, and would be waited for in vain.
+    """
+    gone = "[ ! -e /proc/$one ] || grep -q 'shutting down' /proc/$one/cmdline"
+    return f"""\
+master=$(cat {master}); old=$(pgrep -P $master); kill -HUP $master
+for one in $old; do
+  for i in $(seq 40); do {gone} && break; sleep 0.05; done
+done
+"""
+
+
+def _until(words: str) -> str:
+    """Wait up to a second and a half for a line to be in a file."""
+    pattern, path = words.rsplit(" ", 1)
+    look = f"grep -q '^{pattern}$' {path}"
+    return f"for i in $(seq 30); do {look} && exit; sleep 0.05; done; {look}"
+
+
+def cut() -> tuple[list[str], str]:
+    """The command, and its input, by which a host drops whatever comes and goes on its card."""
+    return ["nft", "-f", "-"], _CUT
+
+
+def mend() -> list[str]:
+    """The command that undoes it."""
+    return ["nft", "delete", "table", "netdev", "cable"]
+
+
+def listening(ports: Sequence[Port]) -> str:
+    """A command that succeeds when the host that runs it listens on all of these ports."""
+    wanted = " && ".join(f'seen["{port.protocol} {port.number}"]' for port in ports) or "1"
+    note = 'n = split($5, parts, ":"); seen[$1 " " parts[n]] = 1'
+    return f"ss -Hltun | awk '{{ {note} }} END {{ exit !({wanted}) }}'"
 
 
 def cards(networks: Sequence[str]) -> Mapping[str, str]:
@@ -165,15 +174,74 @@ def cards(networks: Sequence[str]) -> Mapping[str, str]:
     return {network: f"enp0s{slot}" for slot, network in enumerate(networks, 3)}
 
 
-def _batch(host: Host) -> list[str]:
-    """Lines for `ip -batch`. No duplicate address detection: it takes a second and is not the
-    point.
-    """
-    nodad = {4: "", 6: " nodad"}
-    return [
-        "link set lo up",
-        *(f"addr add {a} dev eth0{nodad[a.version]}" for a in host.addresses),
-        "link set eth0 up",
-        *(f"addr add {a} dev lo{nodad[a.version]}" for a in host.behind),
-        *(f"route add default via {a}" for a in host.routers),
-    ]
+def _held(host: Host) -> dict[str, list[Address]]:
+    """The virtual addresses that a host has besides its own, by the device that they are on."""
+    found: dict[str, list[Address]] = {}
+    for each in (each for service in host.serves for each in held(service)):
+        there = found.setdefault(each.device, [])
+        there += [a.ip for a in each.addresses if a.ip not in there]
+    return found
+
+
+def _modules(host: Host) -> list[str]:
+    every = (each.module for service in host.serves for each in held(service))
+    return list(dict.fromkeys(module for module in every if module))
+
+
+# A host that leads to others must not tell anybody of a shorter way to them.
+_FORWARDING: Mapping[int, Mapping[str, str]] = {
+    4: {
+        "net.ipv4.ip_forward": "1",
+        "net.ipv4.conf.all.send_redirects": "0",
+        "net.ipv4.conf.eth0.send_redirects": "0",
+    },
+    6: {"net.ipv6.conf.all.forwarding": "1"},
+}
+
+
+def _settings(host: Host) -> list[str]:
+    settings: dict[str, str] = {}
+    for service in host.serves:
+        settings |= vsftpd_settings(service)
+        for each in held(service):
+            settings |= each.settings
+    for version in sorted({address.version for address in host.onward}):
+        settings |= _FORWARDING[version]
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def _batch(host: Host) -> Iterator[str]:
+    """Lines for `ip -batch`."""
+    nodad = {4: "", 6: " nodad"}  # duplicate address detection takes a second
+    yield "link set lo up"
+    yield from (f"addr add {a} dev eth0{nodad[a.version]}" for a in host.addresses)
+    yield from (f"link set {device} up" for device in devices(host).values())
+    yield from (f"addr add {a} dev lo{nodad[a.version]}" for a in host.behind)
+    for device, addresses in _held(host).items():
+        if device != "lo":
+            yield f"link set {device} up"
+        yield from (f"addr add {a} dev {device}{nodad[a.version]}" for a in addresses)
+    yield from (f"route add {address} dev eth0" for address in host.onward)
+    yield from (f"route add default via {a}{_onlink(host, a)}" for a in host.routers)
+    for number, way in _tables(host):
+        device = devices(host)[way.network]
+        yield from (f"route add {link} dev {device} table {number}" for link in way.links)
+        if way.router:
+            yield f"route add default via {way.router} dev {device} onlink table {number}"
+
+
+def _rules(host: Host) -> Iterator[str]:
+    """What is from one address only has routes of its own (ip-rule(8))."""
+    for number, way in _tables(host):
+        command = f"ip -{way.source.version} -n {host.name}"
+        yield f"{command} rule add from {way.source} lookup {number}"
+
+
+def _tables(host: Host) -> Iterator[tuple[int, Way]]:
+    return enumerate(host.ways, 100)
+
+
+def _onlink(host: Host, router: Address) -> str:
+    """Who leads to a host from afar is on its link, although no address says so."""
+    near = any(router.version == a.version and router in a.network for a in host.addresses)
+    return "" if near else " dev eth0 onlink"

@@ -10,7 +10,6 @@ clocks need to agree.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import sys
@@ -19,9 +18,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from appliance.lab import transfers
+from appliance.lab import transfers, web
 from appliance.lab.meter import Meter, Stop, say, words
-from appliance.lab.paced import DRAIN, SETUP, Command, Datagrams, Ping, Ssh, Tcp
+from appliance.lab.paced import SETUP, Command, Datagrams, Ping, Ssh, Tcp
 
 FINISH = 120.0  # seconds for all flows together to come to their end after `stop`
 
@@ -41,51 +40,14 @@ class Flow(Protocol):
         """Show that it still carries."""
 
 
-class Web:
-    """A new connection and one request at each interval."""
-
-    def __init__(self, meter: Meter, to: str, port: int, interval: float) -> None:
-        self.meter = meter
-        self.target = (to, port)
-        self.interval = interval
-
-    def request(self, seconds: float) -> bool:
-        """Ask once; whether an answer came."""
-        client = http.client.HTTPConnection(*self.target, timeout=seconds)
-        try:
-            client.request("GET", "/")
-            answer = client.getresponse()
-            self.meter.whole &= answer.status == 200 and answer.read() == b"lab\n"
-        except (OSError, http.client.HTTPException) as error:
-            self.meter.note = f"{type(error).__name__}: {error}"
-            return False
-        finally:
-            client.close()
-        return True
-
-    def open(self) -> None:
-        """There is nothing to stand: each request stands for itself."""
-
-    def carry(self, stop: Stop) -> None:
-        """Until the stop: one that fails is lost, and the next is tried."""
-        while not stop.wait(self.interval):
-            self.meter.sent += 1
-            if self.request(DRAIN):
-                self.meter.answer()
-
-    def finish(self) -> None:
-        """Alive means that a request is still answered; this one does not count."""
-        self.meter.quiet()
-        self.meter.alive = self.request(DRAIN)
-
-
 KINDS: dict[str, Callable[..., Flow]] = {
     "ssh": Ssh,
     "command": Command,
     "tcp": Tcp,
     "udp": Datagrams,
     "ping": Ping,
-    "http": Web,
+    "http": web.Visits,
+    "http kept": web.Requests,
     "ftp idle": transfers.Session,
     "ftp download": transfers.Download,
     "ftp upload": transfers.Upload,

@@ -30,16 +30,17 @@ RENEW = 200.0
 class Session:
     """Logged in and silent; at the stop the server must still answer."""
 
-    def __init__(self, meter: Meter, to: str, port: int) -> None:
+    def __init__(self, meter: Meter, to: str, port: int, source: str | None = None) -> None:
         self.meter = meter
         self.to = to
         self.port = port
+        self.source = (source, 0) if source else None
         self.client = Client(timeout=SETUP)
 
     def open(self) -> None:
         """Connect and log in."""
         with doing("login"):
-            self.client.connect(self.to, self.port)
+            self.client.connect(self.to, self.port, source_address=self.source)
             self.client.login()
             self.client.voidcmd("TYPE I")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from appliance.lab import echo, guest, load, orders, services
+from appliance.lab import daemons, echo, guest, load, orders, places, services
 from appliance.lab.control import Control, Program, Shell
 from appliance.lab.errors import LabAssertion
 from appliance.lab.load import Cell, Kind, Mode, Path, cells
@@ -33,6 +33,7 @@ KEYLESS = [kind for kind in Kind if kind not in (Kind.SSH, Kind.SSH_IDLE)]
 def test_the_cells_are_every_kind_that_a_path_can_have() -> None:
     snat, dnat = (Path(n, "a", "b", ip_address("192.0.2.1")) for n in ("snat", "dnat"))
     every = cells([snat, dnat, V6])
+    assert Kind.HTTP not in {cell.kind for cell in every}
     assert len(every) == len(set(every)) == 2 * (6 + 4 * 4) + (6 + 4 * 2)
     assert Cell(Kind.HELD, snat, Mode.PORT) in every
     assert Cell(Kind.SSH, dnat) in every
@@ -65,7 +66,10 @@ class Town:
         self.echo = self.serve([sys.executable, echo.__file__])
         ftp = [sys.executable, "-m", "tests.lab.ftp_server", str(folder), "21"]
         self.ftp = self.serve(["env", "-C", str(CLONE), *ftp])
-        self.shell.wait_until("ss -Hltn sport = 7 | grep . && ss -Hltn sport = 21 | grep 127", 20)
+        web = ["http.server", "--protocol", "HTTP/1.1", "-b", "::", "-d", str(folder), "80"]
+        self.serve([sys.executable, "-m", *web])
+        ports = ("sport = 7", "sport = 80", "src 127.0.0.1 and sport = 21")
+        self.shell.wait_until(" && ".join(f"ss -Hltn '{p}' | grep ." for p in ports), 20)
 
     def serve(self, argv: list[str]) -> Program:
         return self.shell.spawn(argv)
@@ -84,14 +88,15 @@ class Town:
 def town(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
     share = tmp_path / "share"
     (share / services.INCOMING).mkdir(parents=True)
+    (share / "who").write_text("inside\n")
     digests = ""
     for name, size in services.SHARED_SIZES.items():
         content = os.urandom(size)
         (share / name).write_bytes(content)
         digests += f"{hashlib.sha256(content).hexdigest()}  {name}\n"
     (tmp_path / "sha256").write_text(digests)
-    monkeypatch.setattr(services, "BASE", str(CLONE))
-    monkeypatch.setattr(services, "SHARE", str(share))
+    monkeypatch.setattr(daemons, "BASE", str(CLONE))
+    monkeypatch.setattr(places, "SHARE", str(share))
     monkeypatch.setattr(services, "SHARED_DIGESTS", str(tmp_path / "sha256"))
     town = Town(share)
     yield town
@@ -100,6 +105,7 @@ def town(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> Iterator[Town]:
 
 def test_a_load_stands_goes_on_and_comes_to_its_end(town: Town, tmp_path: File) -> None:
     wanted = cells([V4, V6], KEYLESS)
+    assert Cell(Kind.HTTP, V6) in wanted
     with load.start(town.lab, wanted) as everything:
         assert everything.probe == Cell(Kind.UDP, V4)
         everything.moves()
@@ -110,6 +116,25 @@ def test_a_load_stands_goes_on_and_comes_to_its_end(town: Town, tmp_path: File) 
     assert not {str(cell): r for cell, r in reports.items() if not r.survived}
     assert reports[everything.probe].sent > 4 * reports[Cell(Kind.UDP, V6)].sent
     assert not list((tmp_path / "share" / services.INCOMING).iterdir())
+
+
+def test_a_flow_from_one_address_of_its_host_has_it_on_every_connection(town: Town) -> None:
+    bound = Path("bound", "inside", "outside", V4.to, ip_address("127.0.0.9"))
+    with load.start(town.lab, cells([bound], KEYLESS)) as some:
+        look = "ss -Hntu state connected | awk '{ print $5, $6 }' | grep -E ':(7|20|21|80)$'"
+        ends = [line.split() for line in town.shell.succeed(look).splitlines()]
+        reports = some.stop()
+    assert not {str(cell): r for cell, r in reports.items() if not r.survived}
+    clients = {own.rpartition(":")[0] for own, _ in ends}
+    assert len(ends) > 10
+    assert clients == {"127.0.0.9"}
+
+
+def test_echo_answers_from_the_address_that_was_asked(town: Town) -> None:
+    """One that holds several: a connected socket takes answers from where it sent to only."""
+    ask = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)"
+    ask += "; s.connect(('127.0.0.7', 7)); s.send(b'hello'); print(s.recv(9))"
+    assert town.shell.succeed([sys.executable, "-c", ask]) == "b'hello'\n"
 
 
 def test_what_does_not_go_on_is_named(town: Town) -> None:

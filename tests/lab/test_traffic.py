@@ -22,7 +22,7 @@ def relay() -> Iterator[Relay]:
     with socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, echo.__file__, str(port)])
+    server = subprocess.Popen([sys.executable, echo.__file__, f"tcp/{port}", f"udp/{port}"])
     end = time.monotonic() + 10
     while time.monotonic() < end:
         try:

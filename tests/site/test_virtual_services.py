@@ -254,6 +254,9 @@ def test_other_servers_are_told_to_hold_the_address_and_how(
     assert "    net.ipv4.conf.all.arp_ignore = 1\n    net.ipv4.conf.all.arp_announce = 2\n" in said
     assert "    Name=tunl0\n" in said
     assert "    net.ipv4.conf.tunl0.rp_filter = 0\n" in said
+    second = said[said.index("# vsftpd-ipv6.conf") :]
+    assert second.startswith("# vsftpd-ipv6.conf\n    listen=NO\n    listen_ipv6=YES\n")
+    assert "pasv_address" not in second[: second.index("net.ipv6.bindv6only = 1")]
 
 
 def test_a_network_without_a_virtual_address_is_no_way_back(tmp_path: Path) -> None:
