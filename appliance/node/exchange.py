@@ -100,12 +100,13 @@ class Outbox:
         self.gone(key, now)
         self._live[key] = self._add(Kind.HERE, content, ends, now)
 
-    def gone(self, key: bytes, now: float) -> None:
-        """It is void; if it never was here, nothing is to be said."""
+    def gone(self, key: bytes, now: float) -> Record | None:
+        """It is void; if it never was here, nothing is to be said. What was said of it."""
         record = self._live.pop(key, None)
         if record:
             self._waiting.pop(record.number, None)
             self._add(Kind.GONE, _NUMBER.pack(record.number), record.ends, now)
+        return record
 
     def say(self, kind: Kind, now: float) -> None:
         """Say TAKEN or WHOLE; when all begins anew it is said again."""
