@@ -107,8 +107,9 @@ class Expectations:
         from the role: their expectations end with the old ones.
         """
         self.active = True
-        late = [each for when, each in self.ended if now - when < _COMMIT_S]
-        self.exchange.inbox.held |= {each.name: each for each in late}
+        late = {each.name: each for when, each in self.ended if now - when < _COMMIT_S}
+        # The oldest first: of a connection's expectations the kernel keeps the last (max_expected).
+        self.exchange.inbox.held = late | self.exchange.inbox.held
         held = self.exchange.inbox.held
         self.exchange.inbox.expire(now)
         self.exchange.outbox.say(Kind.TAKEN, now)

@@ -403,6 +403,15 @@ class TestExpectations:
         node.committed(1.1)
         assert (node.revival.created, node.here) == (1, {one().key: 60.0})
 
+    def test_what_the_peer_holds_is_created_after_it_and_so_stays(self) -> None:
+        kernel, node = Kernel([0, 0]), expectations([], active=False)
+        node.revival = Revival(kernel.create)
+        node.appeared(one(), 60, 0.0)
+        node.gone(one().key, 1.0)
+        node.exchange.inbox.held = held(1, ends=100.0)
+        node.committed(1.0)
+        assert kernel.asked == [59, 99]
+
     def test_what_ended_long_before_is_not(self) -> None:
         node = expectations([], active=False)
         node.appeared(one(), 60, 0.0)
