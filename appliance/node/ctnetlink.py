@@ -135,10 +135,11 @@ def message(kind: Kind, flags: int, number: int, payload: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(payload), kind, flags, number, 0) + payload
 
 
-def touch(master: Master) -> bytes:
-    """Update a connection with nothing: the kernel tells all it knows of it, SEQADJ included."""
+def touch(master: Master, *changes: tuple[int, bytes]) -> bytes:
+    """Update a connection; even with no change the kernel tells all it knows of it, with SEQADJ."""
     zone = [(Connection.ZONE, master.zone)] if master.zone else []
-    payload = body(master.family, (Connection.ORIGINAL | NESTED, master.original), *zone)
+    named = (Connection.ORIGINAL | NESTED, master.original)
+    payload = body(master.family, named, *zone, *changes)
     return message(Kind.NEW, REQUEST, 0, payload)
 
 
@@ -155,11 +156,8 @@ def renewal(family: int, found: Mapping[int, bytes]) -> bytes | None:
     whole = _timeout(found)
     if whole is None or 2 * _NUMBER.unpack(found[Connection.TIMEOUT])[0] >= whole:
         return None
-    zone = found.get(Connection.ZONE)
-    named = [(Connection.ORIGINAL | NESTED, found[Connection.ORIGINAL])]
-    named += [(Connection.ZONE, zone)] if zone else []
-    payload = body(family, *named, (Connection.TIMEOUT, _NUMBER.pack(whole)))
-    return message(Kind.NEW, REQUEST, 0, payload)
+    connection = Master(family, found[Connection.ORIGINAL], found.get(Connection.ZONE))
+    return touch(connection, (Connection.TIMEOUT, _NUMBER.pack(whole)))
 
 
 def _timeout(found: Mapping[int, bytes]) -> int | None:

@@ -30,7 +30,6 @@ HELLO_S = 1.0
 SILENT_S = 3.0  # a peer that is not heard for so long is only greeted
 LARGEST = 1200  # bytes of a datagram: the smallest MTU of IPv6 less its headers
 
-
 Name = tuple[int, int]  # of a record: its stream, and its number there
 
 
@@ -90,8 +89,8 @@ class Outbox:
     limit: int
     stream: int = field(default_factory=lambda: secrets.randbits(64) | 1)
     times: deque[float] = field(default_factory=lambda: deque(maxlen=512))
-    _count: int = 0
     said: set[Kind] = field(default_factory=set)  # of TAKEN and WHOLE, what holds
+    _count: int = 0
     _live: dict[bytes, Record] = field(default_factory=dict)
     _waiting: dict[int, _Attempt] = field(default_factory=dict)
 
@@ -100,12 +99,13 @@ class Outbox:
         self.gone(key, now)
         self._live[key] = self._add(Kind.HERE, content, ends, now)
 
-    def gone(self, key: bytes, now: float) -> None:
-        """It is void; if it never was here, nothing is to be said."""
+    def gone(self, key: bytes, now: float) -> Record | None:
+        """It is void; if it never was here, nothing is to be said. What was said of it."""
         record = self._live.pop(key, None)
         if record:
             self._waiting.pop(record.number, None)
             self._add(Kind.GONE, _NUMBER.pack(record.number), record.ends, now)
+        return record
 
     def say(self, kind: Kind, now: float) -> None:
         """Say TAKEN or WHOLE; when all begins anew it is said again."""

@@ -39,6 +39,7 @@ MOST = 4096
 _TICK_S = 1.0
 _COMPARE_EVERY_S = 30.0  # with the kernel's table; a dump of it takes some milliseconds
 _BUFFER = 4 << 20
+_COMMIT_S = 5.0  # a commit of a large table takes seconds
 _OWN_TIME_S = 5.0  # the kernel says that one has ended; if it did not, we forget it a little later
 
 
@@ -53,6 +54,7 @@ class Expectations:
     revival: Revival = field(default_factory=lambda: Revival(kernel.create))
     announcements: Announcements = field(default_factory=lambda: Announcements(3 * MOST))
     here: dict[bytes, float] = field(default_factory=dict)  # in our kernel: keys, and their ends
+    ended: list[tuple[float, Record]] = field(default_factory=list)  # in the last seconds, and when
     announced: int = 0
     takeover: dict[str, Any] | None = None
     alarms: Alarms = field(default_factory=Alarms)
@@ -80,7 +82,8 @@ class Expectations:
     def gone(self, key: bytes, now: float) -> None:
         """Used, replaced, or ended."""
         if self.here.pop(key, None) is not None:
-            self.exchange.outbox.gone(key, now)
+            record = self.exchange.outbox.gone(key, now)
+            self.ended += [(now, record)] if record else []
 
     def heard(self, records: list[Record], now: float) -> None:
         """News of the peer. What comes after we became active is late, and wanted at once."""
@@ -98,8 +101,15 @@ class Expectations:
         self.revival.forget()
 
     def committed(self, now: float) -> None:
-        """This node is active, and has its peer's connections."""
+        """This node is active, and has its peer's connections.
+
+        conntrackd's commit makes connections that are here already anew, as after a short absence
+        from the role: their expectations end with the old ones.
+        """
         self.active = True
+        late = {each.name: each for when, each in self.ended if now - when < _COMMIT_S}
+        # The oldest first: of a connection's expectations the kernel keeps the last (max_expected).
+        self.exchange.inbox.held = late | self.exchange.inbox.held
         held = self.exchange.inbox.held
         self.exchange.inbox.expire(now)
         self.exchange.outbox.say(Kind.TAKEN, now)
@@ -155,6 +165,7 @@ class Expectations:
         if self.active and not netlink.holds(self.config.virtual):
             self.released()
         self.exchange.inbox.expire(now)
+        self.ended = [each for each in self.ended if now - each[0] < _COMMIT_S]
         for key in [key for key, ends in self.here.items() if ends + _OWN_TIME_S < now]:
             self.gone(key, now)
         if self.sweep or self.announcements.overflowed:

@@ -396,6 +396,30 @@ class TestExpectations:
         standby.heard(list(held(1).values()), 0.0)
         assert standby.revival.next() == float("inf")
 
+    def test_what_ended_by_the_commit_itself_is_created_anew(self) -> None:
+        node = expectations([0], active=False)
+        node.appeared(one(), 60, 0.0)
+        node.gone(one().key, 1.0)
+        node.committed(1.1)
+        assert (node.revival.created, node.here) == (1, {one().key: 60.0})
+
+    def test_what_the_peer_holds_is_created_after_it_and_so_stays(self) -> None:
+        kernel, node = Kernel([0, 0]), expectations([], active=False)
+        node.revival = Revival(kernel.create)
+        node.appeared(one(), 60, 0.0)
+        node.gone(one().key, 1.0)
+        node.exchange.inbox.held = held(1, ends=100.0)
+        node.committed(1.0)
+        assert kernel.asked == [59, 99]
+
+    def test_what_ended_long_before_is_not(self) -> None:
+        node = expectations([], active=False)
+        node.appeared(one(), 60, 0.0)
+        node.gone(one().key, 1.0)
+        node.tidy(10.0)
+        node.committed(10.0)
+        assert node.here == {}
+
     def test_the_kernels_echo_of_our_own_keeps_its_end(self) -> None:
         heir = expectations([0], active=False)
         heir.exchange.inbox.held = held(1, ends=60.0)

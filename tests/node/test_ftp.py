@@ -277,6 +277,27 @@ def test_a_process_restarted_on_a_node_that_has_given_up_takes_nothing_away(
     assert {use(each) for each in waiting} == {""}
 
 
+def test_what_a_commit_makes_anew_keeps_its_expectations(pair: Lab, waiting: list[Client]) -> None:
+    """A short absence from the role, with the peer's copy of connections that are here already."""
+    old, new = active(pair), standby(pair)
+    for each in waiting:
+        each.agree()
+    holds(MANY)(new)
+    assert old.hand_over().returncode == 0
+    wait_for("handed over", lambda: new.role() == "MASTER")
+    holds(MANY)(old)
+    old.kill("keepalived")
+    new.run(*new.conntrackd("-n"))
+    await_copy(new, MANY)
+    first = new.expectations()["takeover"]["wall"]
+    new.path("handover").write_text("1\n")
+    wait_for("fault", lambda: new.role() == "FAULT")
+    new.path("handover").write_text("0\n")
+    wait_for("active again", lambda: new.expectations()["takeover"]["wall"] > first)
+    assert new.expectations()["takeover"]["created"] == MANY
+    assert {use(each) for each in waiting} == {""}
+
+
 def test_one_control_connection_outlives_one_loss_of_power_after_another(pair: Lab) -> None:
     """Lines are rewritten on a connection that was itself taken over."""
     with ExitStack() as stack:
