@@ -19,9 +19,9 @@ from appliance.lab.frames import Match
 from appliance.lab.switch import Faults, Filter, Way
 from appliance.run import Argument
 
-ANSWER_WITHIN = (
-    20.0  # seconds; the process answers in microseconds unless the machine is badly overloaded
-)
+# Seconds; the process answers in microseconds unless the machine is badly overloaded.
+ANSWER_WITHIN = 20.0
+UPLINK = "uplink"  # the port of a switch that leads to another lab's
 
 
 class Cables:
@@ -67,6 +67,13 @@ class Cables:
         with theirs:
             self._order("attach", theirs.fileno(), network=network, port=machine)
         return ours
+
+    def patch(self, network: str, others: Cables, theirs: str) -> None:
+        """Connect a network's switch with one of another lab, by the ports `UPLINK` of both."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with one, other:
+            self._order("attach", one.fileno(), network=network, port=UPLINK)
+            others._order("attach", other.fileno(), network=theirs, port=UPLINK)
 
     def unplug(self, network: str, machine: str) -> None:
         """Take the cable of a machine that is off; the switch loses its carrier."""

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     NEXT = "ftp next"
     HELD = "ftp held"
     HTTP = "http kept"
+    SMTP = "smtp"
 
     @property
     def busy(self) -> bool:
@@ -39,10 +40,10 @@ class Kind(StrEnum):
 
 
 # Behind a virtual service only: to a firewall it is TCP like others.
-BALANCED = (Kind.HTTP,)
+BALANCED = (Kind.HTTP, Kind.SMTP)
 USUAL = tuple(kind for kind in Kind if kind not in BALANCED)
 
-_BUSY = {Kind.SSH, Kind.TCP, Kind.UDP, Kind.DOWNLOAD, Kind.UPLOAD, Kind.HTTP}
+_BUSY = {Kind.SSH, Kind.TCP, Kind.UDP, Kind.DOWNLOAD, Kind.UPLOAD, Kind.HTTP, Kind.SMTP}
 _TRANSFERS = {Kind.DOWNLOAD, Kind.UPLOAD, Kind.NEXT, Kind.HELD}
 
 
@@ -157,4 +158,5 @@ _SPOKEN = {
     Kind.NEXT: (Application.FTP, 0),
     Kind.HELD: (Application.FTP, 0),
     Kind.HTTP: (Application.HTTP, 0),
+    Kind.SMTP: (Application.SMTP, 0),
 }

@@ -39,7 +39,7 @@ RATE = 4000.0
 BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
 PROBE = 0.005  # seconds between the probes that measure the gap
 # Seconds between two pieces of what is not the first of its kind.
-SLOWLY = {Kind.SSH: 0.5, Kind.TCP: 0.25, Kind.UDP: 0.05, Kind.HTTP: 0.5}
+SLOWLY = {Kind.SSH: 0.5, Kind.TCP: 0.25, Kind.UDP: 0.05, Kind.HTTP: 0.5, Kind.SMTP: 0.5}
 
 _numbers = count(1)
 
@@ -179,4 +179,5 @@ _STREAMS: Mapping[Kind, Callable[[Address], Order]] = {
     Kind.UDP: orders.udp,
     Kind.FTP_IDLE: lambda to: orders.ftp(Kind.FTP_IDLE, to),
     Kind.HTTP: lambda to: orders.http(to, kept=True),
+    Kind.SMTP: orders.smtp,
 }

@@ -59,6 +59,13 @@ def http(
     return {"kind": kind, "to": str(to), "port": port, "interval": interval, **bound(source)}
 
 
+def smtp(
+    to: object, *, interval: float | None = 0.1, port: int = 25, source: object = None
+) -> Order:
+    """A command without effect each `interval` seconds, in one session."""
+    return {"kind": "smtp", "to": str(to), "port": port, "interval": interval, **bound(source)}
+
+
 def ftp(kind: str, to: object, **more: Any) -> Order:
     """FTP of a kind; what it needs besides differs."""
     return {"kind": kind, "to": str(to), "port": FTP, **more}

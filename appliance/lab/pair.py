@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Self
 
 from appliance import tools
 from appliance.lab import ipvs, kvm, services, topology
-from appliance.lab.cables import Cables, Link
+from appliance.lab.cables import UPLINK, Cables, Link
 from appliance.lab.children import Children
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.machine import Ground, Inside, Machine
@@ -40,6 +40,7 @@ class Lab:
     network's own. `started` is when the power came on (monotonic clock). `key` is a public key
     that may log in to the nodes as root. `clients` asks for addresses to open connections
     from, so many of each IP version on a network: `{"outside": 6}` gives `outside-clients`.
+    The networks `elsewhere` have no hosts but these: who lives there is in another lab (`join`).
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Lab:
         inside: Inside | None = None,
         key: str | None = None,
         clients: Mapping[str, int] | None = None,
+        elsewhere: Collection[str] = (),
     ) -> None:
         self.plan = plan
         self.image = image
@@ -59,7 +61,8 @@ class Lab:
         self._peers_image = peers
         self._inside = inside
         self._key = key
-        self._hosts = topology.hosts(plan, clients)
+        self._elsewhere = elsewhere
+        self._hosts = topology.hosts(plan, clients, elsewhere)
         self.started = time.monotonic()
         self.nodes: dict[str, Appliance] = {}
         self.machines: dict[str, Machine] = {}
@@ -97,8 +100,13 @@ class Lab:
     def _ports(self) -> dict[str, list[str]]:
         networks = {name for host in self._hosts for name in services.devices(host)}
         inhabited = {self.plan.card(name) for name in networks}
+        shared = {self.plan.card(name) for name in self._elsewhere}
         return {
-            card: [*(node.name for node in self.plan.nodes), *([NAME] * (card in inhabited))]
+            card: [
+                *(node.name for node in self.plan.nodes),
+                *([NAME] * (card in inhabited)),
+                *([UPLINK] * (card in shared)),
+            ]
             for card in self.plan.cards()
         }
 
@@ -137,6 +145,11 @@ class Lab:
     def link(self, machine: str, network: str) -> Link:
         """The cable between a node (or `peers`) and a network; a VLAN's is that of its card."""
         return self.machines[machine].links[self.plan.card(network)]
+
+    def join(self, network: str, other: Lab, its: str) -> None:
+        """Make one network of ours and another lab's; to both it must be `elsewhere`."""
+        card, its_card = self.plan.card(network), other.plan.card(its)
+        self.cables.patch(card, other.cables, its_card)
 
     def conditions(self) -> dict[str, Condition]:
         """What each node is now."""

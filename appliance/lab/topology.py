@@ -7,7 +7,7 @@ leads there; every traffic network has at least one host. A real server is a hos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from itertools import chain, count, islice
@@ -67,13 +67,15 @@ class Host:
         return address in self.behind or any(address == own.ip for own in self.addresses)
 
 
-def hosts(plan: Plan, clients: Mapping[str, int] | None = None) -> tuple[Host, ...]:
+def hosts(
+    plan: Plan, clients: Mapping[str, int] | None = None, elsewhere: Collection[str] = ()
+) -> tuple[Host, ...]:
     """The hosts, by network, in the order in which the site names them.
 
     A network's first host bears the network's name, the others a number besides: `inside`,
     `inside-2`. Real servers are named for the first service that names them: `web-1`, `web-2`,
     `web-sorry`. `clients` asks for a host with so many addresses, of each IP version, on a network:
-    `inside-clients`.
+    `inside-clients`. On the networks `elsewhere` there is nobody else.
     """
     finder = _Finder(plan)
     for router, network in _next_hops(plan):
@@ -93,6 +95,7 @@ def hosts(plan: Plan, clients: Mapping[str, int] | None = None) -> tuple[Host, .
         _host(plan, place, place.name or _free_name(name, taken))
         for name in plan.networks
         for place in finder.on(name)
+        if name not in elsewhere or place.client
     )
 
 
@@ -168,6 +171,11 @@ class _Place:
     onward: list[Address] = field(default_factory=list)
     serves: list[VirtualService] = field(default_factory=list)
     name: str | None = None  # of a host that is not named after its network
+
+    @property
+    def client(self) -> bool:
+        """Whether it is there to open connections only."""
+        return self.name is not None and not self.serves
 
 
 class _Finder:
@@ -319,7 +327,7 @@ def _host(plan: Plan, place: _Place, name: str) -> Host:
         onward=tuple(place.onward),
         serves=tuple(place.serves),
         ways=tuple(dict.fromkeys(_ways(plan, place))),
-        client=place.name is not None and not place.serves,
+        client=place.client,
     )
 
 

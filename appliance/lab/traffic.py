@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from appliance.lab import transfers, web
+from appliance.lab import smtp, transfers, web
 from appliance.lab.meter import Meter, Stop, say, words
 from appliance.lab.paced import SETUP, Command, Datagrams, Ping, Ssh, Tcp
 
@@ -48,6 +48,7 @@ KINDS: dict[str, Callable[..., Flow]] = {
     "ping": Ping,
     "http": web.Visits,
     "http kept": web.Requests,
+    "smtp": smtp.Session,
     "ftp idle": transfers.Session,
     "ftp download": transfers.Download,
     "ftp upload": transfers.Upload,

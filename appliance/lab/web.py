@@ -5,19 +5,26 @@ library only.
 from __future__ import annotations
 
 import http.client
-import os
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from appliance.lab.meter import Meter, Stop
-from appliance.lab.paced import DRAIN, Tcp
+from appliance.lab.paced import DRAIN
+from appliance.lab.questions import Questions
 
 LENGTH = re.compile(rb"^content-length: *([0-9]+)\r$", re.IGNORECASE | re.MULTILINE)
 END = b"\r\n\r\n"
+AT_ONCE = 100  # requests without an answer yet; more than an interruption gathers
 
 
 class Visits:
-    """A new connection and one request at each interval."""
+    """A new connection and one request at each interval, whatever became of those before.
+
+    So the stall tells how long nobody new was served: one that begins in an interruption waits for
+    TCP's first repetition (1 s, RFC 6298), and those after it do not wait for that one.
+    """
 
     def __init__(
         self, meter: Meter, to: str, port: int, interval: float, source: str | None = None
@@ -26,6 +33,7 @@ class Visits:
         self.target = (to, port)
         self.interval = interval
         self.source = (source, 0) if source else None
+        self.lock = threading.Lock()
 
     def request(self, seconds: float) -> bool:
         """Ask once; whether an answer came."""
@@ -47,10 +55,16 @@ class Visits:
         """There is nothing to stand: each request stands for itself."""
 
     def carry(self, stop: Stop) -> None:
-        """Until the stop: one that fails is lost, and the next is tried."""
-        while not stop.wait(self.interval):
-            self.meter.sent += 1
-            if self.request(DRAIN):
+        """Until the stop, and the answers that are due then; one that fails is lost."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            while not stop.wait(self.interval):
+                self.meter.sent += 1
+                pool.submit(self.visit)
+
+    def visit(self) -> None:
+        """One of them."""
+        if self.request(DRAIN):
+            with self.lock:
                 self.meter.answer()
 
     def finish(self) -> None:
@@ -59,61 +73,28 @@ class Visits:
         self.meter.alive = self.request(DRAIN)
 
 
-class Requests(Tcp):
-    """One connection, a request at each interval: whoever answered the first answers all.
-
-    What is awaited is a byte for each request without an answer.
-    """
+class Requests(Questions):
+    """One connection for all requests: whoever answered the first answers all."""
 
     def __init__(self, meter: Meter, to: str, port: int, interval: float, **more: Any) -> None:
-        super().__init__(meter, to, port, interval=interval, size=1, **more)
+        super().__init__(meter, to, port, interval=interval, **more)
         host = f"[{to}]" if ":" in to else to
-        self.request = f"GET /who HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-        self.partial = b""
+        self.question = f"GET /who HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
         self.name: bytes | None = None
 
-    def send(self) -> None:
-        """Ask once more."""
-        self.awaited += b"?"
-        self.meter.sent += 1
-        try:
-            self.write(self.request)
-        except OSError as error:
-            self.meter.died(f"cannot send: {error}")
-
-    def receive(self) -> None:
-        """Take what came, and compare each whole answer."""
-        try:
-            data = os.read(self.descriptor(), 65536)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.meter.died(f"cannot receive: {error}")
-            return
-        if not data:
-            self.meter.died("the other side closed the connection")
-        self.partial += data
-        while answer := self.next():
-            self.take(*answer)
-
-    def next(self) -> tuple[bytes, bytes] | None:
-        """The next whole answer, as head and body; None while it is not there."""
-        head, end, rest = self.partial.partition(END)
-        if not end:
+    def next(self) -> bytes | None:
+        """Head and body."""
+        end = self.partial.find(END)
+        if end < 0:
             return None
-        length = LENGTH.search(head + b"\r\n")
-        size = int(length[1]) if length else 0
-        if len(rest) < size:
-            return None
-        self.partial = rest[size:]
-        return head, rest[:size]
+        body = end + len(END)
+        length = LENGTH.search(self.partial, 0, body)
+        return self.cut(body + (int(length[1]) if length else 0))
 
-    def take(self, head: bytes, body: bytes) -> None:
-        """An answer: its status, and the name of who gave it."""
+    def wrong(self, answer: bytes) -> str:
+        """Another status than 200, or another name than the first."""
+        head, _, body = answer.partition(END)
         self.name = self.name or body
-        if not head.startswith(b"HTTP/1.1 200 ") or body != self.name or not self.awaited:
-            status, said = head.split(b"\r\n")[0], body[:40]
-            self.meter.damaged(f"answered {status!r} {said!r} after {self.name!r}")
-            self.meter.died("the stream is broken")
-        del self.awaited[:1]
-        self.meter.answer()
+        if head.startswith(b"HTTP/1.1 200 ") and body == self.name:
+            return ""
+        return f"answered {head.splitlines()[0]!r} {body[:40]!r} after {self.name!r}"

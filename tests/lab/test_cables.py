@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.lab.cables import Cables, Link
+from appliance.lab.cables import UPLINK, Cables, Link
 from appliance.lab.children import Children
 from appliance.lab.errors import HarnessError
 from appliance.lab.pcap import read
@@ -84,6 +84,20 @@ def test_a_vlan_is_captured_apart_and_without_its_tag(children: Children, tmp_pa
     seen = [record.frame for record in read(cables.capture("net"))]
     assert seen == [theirs, B + A + TYPE + b"bare"]
     cables.close()
+
+
+def test_two_switches_are_one_network(children: Children, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    one = Cables(children, tmp_path, {"net": ["a", UPLINK]})
+    other = Cables(children, tmp_path / "other", {"link": ["b", UPLINK]})
+    one.patch("net", other, "link")
+    with one.plug("net", "a") as a, other.plug("link", "b") as b:
+        a.send(B + A + TYPE + b"there")
+        assert arrives(b) == B + A + TYPE + b"there"
+        b.send(A + B + TYPE + b"back")
+        assert arrives(a) == A + B + TYPE + b"back"
+    other.close()
+    one.close()
 
 
 def test_a_link_is_cut_with_its_carrier_and_silenced_without(cables: Cables) -> None:

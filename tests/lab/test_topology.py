@@ -44,6 +44,15 @@ def test_mail_firewall_has_what_is_off_its_links_behind_the_next_hop() -> None:
     ]
 
 
+def test_who_lives_elsewhere_is_not_made_up_and_clients_are() -> None:
+    hosts = topology.hosts(plan("mail-firewall"), {"front": 2, "back": 1}, elsewhere=["back"])
+    assert told(hosts) == [
+        ("front", "192.168.0.1/24", "192.168.0.40"),
+        ("front-clients", "192.168.0.10/24", "192.168.0.11/24", "192.168.0.40"),
+        ("back-clients", "192.168.1.10/24", "192.168.1.40"),
+    ]
+
+
 def test_a_single_router_is_its_hosts_gateway_by_its_own_address() -> None:
     assert told(topology.hosts(plan("branch"))) == [
         ("front", "192.168.0.1/24", "192.168.0.201"),

@@ -1,7 +1,8 @@
-"""Requests over one connection: who answers must stay the same, and each answer is counted."""
+"""Questions over one connection, and requests over many: each answer is counted, and looked at."""
 
 from __future__ import annotations
 
+import socketserver
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,12 +21,15 @@ class Town:
     def __init__(self) -> None:
         town = self
         self.clients: set[tuple[str, int]] = set()
+        self.patience = threading.Event()
+        self.patience.set()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
                 town.clients.add(self.client_address)
+                town.patience.wait()
                 text = f"{town.name}\n".encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(text)))
@@ -76,4 +80,55 @@ def test_an_answer_of_another_server_is_found_out(town: Town) -> None:
     assert not report["whole"]
     assert not report["alive"]
     assert "after b'web-1\\n'" in report["note"]
+    flow.process.communicate()
+
+
+def test_a_visit_that_waits_holds_up_no_other(town: Town) -> None:
+    order = {"kind": "http", "to": "127.0.0.1", "port": town.port, "interval": 0.02}
+    town.name = "lab"
+    flow = Traffic(it=order)
+    assert flow.read() == {"ready": True}
+    run_for(0.3)
+    town.patience.clear()
+    waiting = flow.ask("peek")
+    run_for(0.5)
+    stuck = flow.ask("peek")
+    town.patience.set()
+    report = flow.ask("stop")
+    assert stuck["sent"] > waiting["sent"] + 5
+    assert stuck["received"] <= waiting["received"] + 2
+    assert report["received"] == report["sent"]
+    assert 0.4 < report["longest_stall"] < 1.5
+    flow.process.communicate()
+
+
+class Postmaster(socketserver.StreamRequestHandler):
+    """Speaks as much SMTP as a session needs; whoever says it often enough is sent away."""
+
+    patience = 10**6
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 mail-1 ESMTP\r\n")
+        for number, line in enumerate(self.rfile):
+            well = line in (b"HELO client.lab\r\n", b"NOOP\r\n") and number < self.patience
+            self.wfile.write(b"250 2.0.0 Ok\r\n" if well else b"421 too many errors\r\n")
+
+
+@pytest.mark.parametrize("patience", [10**6, 5])
+def test_a_mail_session_lasts_as_long_as_the_server_assents(
+    patience: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Postmaster, "patience", patience)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Postmaster) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        order = {"kind": "smtp", "to": "127.0.0.1", "port": server.server_address[1]}
+        flow = Traffic(it={**order, "interval": 0.02})
+        assert flow.read() == {"ready": True}
+        run_for(0.5)
+        report = flow.ask("stop")
+        server.shutdown()
+    lasted = patience > 100
+    assert report["alive"] is report["whole"] is lasted
+    assert ("421" in report["note"]) is not lasted
     flow.process.communicate()
