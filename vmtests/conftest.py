@@ -21,6 +21,7 @@ from vmtests.figures import Figures
 from vmtests.installed import CLONE, Installed, install
 from vmtests.matrix import Matrix
 from vmtests.observe import settle
+from vmtests.operator import Operator, operating
 
 ARTEFACTS = CLONE / "artefacts"
 TESTCASE = CLONE / "examples/testcase.yaml"
@@ -157,6 +158,13 @@ def pair(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
         where = collect(lab, ARTEFACTS / name, again)
         (where / "failure.txt").write_text(failure)
         print(f"evidence: {where}\nagain:    {again}")
+
+
+@pytest.fixture
+def operator(pair: Lab, installed: Installed, lab_key: Path, tmp_path: Path) -> Iterator[Operator]:
+    """Who asks a healthy pair over SSH, with the installed command."""
+    with operating(pair, installed, lab_key, tmp_path) as operator:
+        yield operator
 
 
 FAILED = pytest.StashKey[str]()

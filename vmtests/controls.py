@@ -6,6 +6,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from appliance.lab import faults, load
+from appliance.lab.drill import Outcome, Watch
+from appliance.lab.faults import Scene
+from appliance.lab.load import Cell
 from appliance.lab.pair import Lab
 
 AGENT = "/etc/appliance/agent.json"
@@ -56,3 +60,12 @@ def everywhere(pair: Lab, command: str) -> None:
     for node in pair.nodes.values():
         if node.running:
             node.succeed(command)
+
+
+def power_loss_alone(pair: Lab, missing: str, cells: tuple[Cell, ...]) -> Outcome:
+    """A power loss whose dead node stays so: this pair would not get ready again."""
+    watch, scene = Watch.begin(pair), Scene.now(pair)
+    with load.start(pair, cells) as traffic:
+        faults.power_loss(scene)
+        pair.wait_active(scene.standby, faults.TAKEN_OVER_WITHIN)
+        return watch.outcome(missing, traffic.stop())

@@ -12,7 +12,12 @@ from appliance.lab.drill import Outcome, Watch, drill, wait_carries
 from appliance.lab.faults import READY_WITHIN, Fault, Scene, catalogue
 from appliance.lab.load import Cell, Kind
 from appliance.lab.pair import Lab
-from vmtests.controls import lax_rules, switched_off, without_conntrackd
+from vmtests.controls import (
+    lax_rules,
+    power_loss_alone,
+    switched_off,
+    without_conntrackd,
+)
 from vmtests.expected import (
     ALONE_BEFORE,
     ALONE_MEANWHILE,
@@ -136,12 +141,3 @@ def test_control(pair: Lab, missing: str, matrix: Matrix) -> None:
         outcome = power_loss_alone(pair, missing, few)
     matrix.controls.append(outcome)
     assert not wrong(missing, outcome.reports)
-
-
-def power_loss_alone(pair: Lab, missing: str, cells: tuple[Cell, ...]) -> Outcome:
-    """A power loss whose dead node stays so: this pair would not get ready again."""
-    watch = Watch.begin(pair)
-    with load.start(pair, cells) as traffic:
-        faults.power_loss(Scene.now(pair))
-        wait_carries(traffic)
-        return watch.outcome(missing, traffic.stop())

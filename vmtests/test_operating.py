@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.lab import load
 from appliance.lab.control import Shell
 from appliance.lab.pair import Lab
-from appliance.lab.service import Service, serving
 from vmtests.conftest import TESTCASE
-from vmtests.installed import Installed
 from vmtests.observe import moves, typing, until
+from vmtests.operator import HEALTHY_WITHIN, Operator
 
 SITE = (
     TESTCASE.read_text()
@@ -29,55 +24,22 @@ SITE = (
 B = "192.168.1.3"
 SNAT = load.Path("snat", "inside", "outside", ip_address(B))
 HELD = load.Cell(load.Kind.HELD, SNAT, load.Mode.PORT)
-HEALTHY_WITHIN = 60  # seconds: conntrackd's and the agents' own delays, on a slow machine
 
 pytestmark = pytest.mark.parametrize("lab", [SITE], indirect=True, ids=["operating"])
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """The installed command, and the way to the nodes."""
-
-    installed: Installed
-    site: Path
-    ssh: Path
-
-    def run(self, verb: str, *options: str, code: int = 0) -> str:
-        way = ("--ssh", f"ssh -F {self.ssh}")
-        return self.installed.run(verb, self.site, *options, *way, code=code).stdout
-
-    def problems(self) -> list[str]:
-        """What `appliance status` finds wrong; its exit code is of the same mind."""
-        way = ("--ssh", f"ssh -F {self.ssh}")
-        done = self.installed.call("status", self.site, "--json", *way)
-        told = json.loads(done.stdout)
-        assert done.returncode == (1 if told["problems"] else 0)
-        return list(told["problems"])
-
-    def verdicts(self, port: int = 22) -> dict[int, tuple[bool, str | None]]:
-        """Of each session to this port of B: whether it would survive, by its client's port."""
-        told = json.loads(self.run("sessions", "--will-survive", "--json"))
-        return {
-            each["original"][1]: (each["survives"], each["reason"])
-            for each in told["sessions"]
-            if each["original"][2:] == [B, port] and each["survives"] is not None
-        }
-
-
-@pytest.fixture
-def operator(pair: Lab, installed: Installed, lab_key: Path, tmp_path: Path) -> Iterator[Operator]:
-    service = Service(pair, threading.Event(), lab_key)
-    with serving(service):
-        way = tmp_path / "lab.conf"
-        way.write_text(installed.run("lab", "ssh-config", "--site", "operating").stdout)
-        operator = Operator(installed, installed.home / "operating.yaml", way)
-        until(lambda: not operator.problems(), HEALTHY_WITHIN, "a healthy pair")
-        yield operator
-    service.gone.set()
+def verdicts(operator: Operator, port: int = 22) -> dict[int, tuple[bool, str | None]]:
+    """Of each session to this port of B: whether it would survive, by its client's port."""
+    told = json.loads(operator.run("sessions", "--will-survive", "--json"))
+    return {
+        each["original"][1]: (each["survives"], each["reason"])
+        for each in told["sessions"]
+        if each["original"][2:] == [B, port] and each["survives"] is not None
+    }
 
 
 def test_status_tells_roles_and_what_is_wrong(pair: Lab, operator: Operator) -> None:
-    told = json.loads(operator.run("status", "--json"))
+    told = operator.status()
     roles = {name: node["state"]["role"] for name, node in told["nodes"].items()}
     assert roles == {pair.active().name: "MASTER", pair.standby().name: "BACKUP"}
     hurt = pair.standby()
@@ -105,12 +67,12 @@ def test_a_handover_keeps_the_session(pair: Lab, operator: Operator) -> None:
 
 def test_sessions_tells_what_would_survive(pair: Lab, operator: Operator) -> None:
     with typing(pair):
-        until(lambda: list(operator.verdicts().values()) == [(True, None)], 30, "a synced session")
-        (old,) = operator.verdicts()
+        until(lambda: list(verdicts(operator).values()) == [(True, None)], 30, "a synced session")
+        (old,) = verdicts(operator)
         for node in pair.nodes.values():
             pair.link(node.name, "sync").cut()
         with typing(pair):
-            seen = operator.verdicts()
+            seen = verdicts(operator)
     (fresh,) = seen.keys() - {old}
     assert seen[old] == (True, None)
     assert seen[fresh] == (False, "not in the standby's cache")
@@ -120,14 +82,14 @@ def test_sessions_knows_what_ftp_awaits(pair: Lab, operator: Operator) -> None:
     """The data connection is agreed upon: it is the two agents that carry this over."""
     hurt = pair.standby()
     with load.start(pair, (HELD,)):
-        until(lambda: list(operator.verdicts(21).values()) == [(True, None)], 30, "a held one")
+        until(lambda: list(verdicts(operator, 21).values()) == [(True, None)], 30, "a held one")
         hurt.succeed("systemctl stop appliance-expectations")
         lost = "the agents that carry what the helper knows are not at work on both nodes"
         try:
-            until(lambda: list(operator.verdicts(21).values()) == [(False, lost)], 30, lost)
+            until(lambda: list(verdicts(operator, 21).values()) == [(False, lost)], 30, lost)
         finally:
             hurt.succeed("systemctl start appliance-expectations")
-        until(lambda: list(operator.verdicts(21).values()) == [(True, None)], 60, "held again")
+        until(lambda: list(verdicts(operator, 21).values()) == [(True, None)], 60, "held again")
 
 
 def metrics(host: Shell, address: str) -> str | None:

@@ -1,0 +1,113 @@
+"""The FTP cluster of ftp-lvs.yaml: one mark leads control and data to one server, and a client's
+sessions outlive the balancer that leads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from appliance.lab import load
+from appliance.lab.drill import Watch, drill, undergo
+from appliance.lab.expect import prove_all
+from appliance.lab.faults import Fault
+from appliance.lab.load import Cell, Kind, Mode
+from appliance.lab.pair import Lab
+from appliance.lab.who import Asked
+from vmtests.balanced import (
+    HANDOVER,
+    POWER_LOSSES,
+    cells,
+    example,
+    led,
+    lost,
+    untold,
+    without_state,
+)
+from vmtests.controls import everywhere, power_loss_alone
+
+SITE, PLAN = example("ftp-lvs")
+(FTP,) = PLAN.virtual_services
+(VIRTUAL,) = FTP.addresses
+CLIENTS, HOST = 12, "public-clients"
+BUSY = 6  # of the clients' addresses: those with all kinds of sessions
+
+pytestmark = pytest.mark.parametrize(
+    "lab", [(SITE, {"public": CLIENTS})], ids=["ftp-lvs"], indirect=True
+)
+
+
+@pytest.fixture
+def sessions(pair: Lab, pytestconfig: pytest.Config) -> tuple[Cell, ...]:
+    """From six addresses; with --full all modes from each."""
+    sources = pair.hosts[HOST].addresses()[:BUSY]
+    return cells(FTP, HOST, sources, full=pytestconfig.getoption("--full"))
+
+
+def test_what_the_site_expects_holds(pair: Lab) -> None:
+    assert len(prove_all(pair)) == len(PLAN.expectations)
+
+
+def test_a_client_stays_on_one_server_and_both_have_clients(pair: Lab) -> None:
+    servers = led(pair, HOST, VIRTUAL, Asked.FTP, times=3)
+    assert all(len(each) == 1 for each in servers.values()), servers
+    assert set().union(*servers.values()) == {"ftp-1", "ftp-2"}
+
+
+@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
+def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
+    assert not lost(drill(pair, fault, sessions).reports)
+
+
+@pytest.mark.long
+def test_fifty_takeovers_lose_nothing(
+    pair: Lab, sessions: tuple[Cell, ...], rounds: Callable[[int, int], range]
+) -> None:
+    """Sessions that live as long as all of it; each power loss is followed by a handover back."""
+    watch = Watch.begin(pair)
+    with load.start(pair, sessions) as traffic:
+        for _ in rounds(1, 17):
+            undergo(pair, POWER_LOSSES, traffic)
+            undergo(pair, HANDOVER, traffic)
+        outcome = watch.outcome("fifty takeovers", traffic.stop())
+    print(f"{len(sessions)} sessions, {outcome.takeovers} takeovers")
+    assert outcome.takeovers >= 50
+    assert not lost(outcome.reports)
+
+
+def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ...]) -> None:
+    """The negative control of what outlives above."""
+    with without_state(pair):
+        outcome = power_loss_alone(pair, "no state", sessions)
+    assert len(lost(outcome.reports)) == len(sessions)
+
+
+def test_without_templates_data_goes_astray(pair: Lab) -> None:
+    """With `rr` a client's server is only known by its template: conntrackd carries the control
+    connections alone, and of new data connections some meet a server that awaits none.
+    """
+    sources = pair.hosts[HOST].addresses()
+    every = (each for source in sources for each in load.balanced(FTP, HOST, source))
+    few = tuple(c for c in every if c.kind is Kind.FTP_IDLE or c.mode is Mode.PASV)
+    few = tuple(c for c in few if c.kind in (Kind.FTP_IDLE, Kind.NEXT))
+    with scheduler(pair, "rr"), untold(pair):
+        outcome = power_loss_alone(pair, "no templates", few)
+    gone = {cell for cell, report in outcome.reports.items() if not report.survived}
+    assert gone
+    assert {cell.kind for cell in gone} == {Kind.NEXT}
+
+
+@contextmanager
+def scheduler(pair: Lab, name: str) -> Iterator[None]:
+    """Another scheduler than the site's; who lost power has the site's again."""
+    file, kept = "/etc/keepalived/keepalived.conf", "/run/kept.conf"
+    change = f"cp {file} {kept} && sed -i 's/lvs_sched .*/lvs_sched {name}/' {file}"
+    everywhere(pair, f"{change} && systemctl reload keepalived")
+    for node in pair.nodes.values():
+        node.wait_until(f"grep -q '^FWM .* {name} ' /proc/net/ip_vs", 10)
+    try:
+        yield
+    finally:
+        everywhere(pair, f"[ ! -e {kept} ] || cp {kept} {file} && systemctl reload keepalived")
