@@ -10,6 +10,7 @@ from appliance.lab.faults import Fault
 from appliance.lab.flows import Report
 from appliance.lab.load import Cell, Mode, balanced
 from appliance.lab.pair import Lab
+from appliance.lab.peers import Neighbour
 from appliance.lab.who import Asked, everyone
 from appliance.plan.model import Address, Plan
 from appliance.plan.virtual import VirtualService
@@ -57,17 +58,15 @@ def lost(reports: Mapping[Cell, Report]) -> list[str]:
 
 
 def led(
-    lab: Lab,
-    client: str,
+    client: Neighbour,
     to: Address,
     how: Asked = Asked.HTTP,
     sources: Sequence[Address] = (),
     times: int = 1,
 ) -> dict[Address, set[str | None]]:
     """The real servers that each address of a client, or each of `sources`, is led to."""
-    host = lab.hosts[client]
-    sources = sources or host.addresses(to.version)
-    answers = everyone(host, to, how, sources=sources, times=times)
+    sources = sources or client.addresses(to.version)
+    answers = everyone(client, to, how, sources=sources, times=times)
     return {
         source: set(answers[number * times : (number + 1) * times])
         for number, source in enumerate(sources)

@@ -51,7 +51,7 @@ def test_what_the_site_expects_holds(pair: Lab) -> None:
 
 
 def test_a_client_stays_on_one_server_and_both_have_clients(pair: Lab) -> None:
-    servers = led(pair, HOST, VIRTUAL, Asked.FTP, times=3)
+    servers = led(pair.hosts[HOST], VIRTUAL, Asked.FTP, times=3)
     assert all(len(each) == 1 for each in servers.values()), servers
     assert set().union(*servers.values()) == {"ftp-1", "ftp-2"}
 

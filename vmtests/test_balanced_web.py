@@ -69,8 +69,9 @@ def sessions(pair: Lab) -> tuple[Cell, ...]:
 
 def bundled(pair: Lab, clients: slice = KNOWN) -> Led:
     """Each client's servers on both ports."""
-    sources = pair.hosts[HOST].addresses()[clients]
-    plain, secure = (led(pair, HOST, VIRTUAL, how, sources) for how in (Asked.HTTP, Asked.HTTPS))
+    host = pair.hosts[HOST]
+    sources = host.addresses()[clients]
+    plain, secure = (led(host, VIRTUAL, how, sources) for how in (Asked.HTTP, Asked.HTTPS))
     return {source: plain[source] | secure[source] for source in plain}
 
 
@@ -136,7 +137,7 @@ def test_the_sorry_server_answers_while_no_other_does(pair: Lab) -> None:
 
 def answers(pair: Lab) -> set[str | None]:
     """Who answers the clients."""
-    return set().union(*led(pair, HOST, VIRTUAL).values())
+    return set().union(*led(pair.hosts[HOST], VIRTUAL).values())
 
 
 def test_a_check_that_fails_takes_a_server_out_and_says_why(pair: Lab, operator: Operator) -> None:
