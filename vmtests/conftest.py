@@ -6,7 +6,9 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ from vmtests.observe import settle
 from vmtests.operator import Operator, operating
 
 ARTEFACTS = CLONE / "artefacts"
+Begun = AbstractContextManager[Lab]
 TESTCASE = CLONE / "examples/testcase.yaml"
 
 
@@ -122,27 +125,37 @@ def lab_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lab(
-    request: pytest.FixtureRequest, build: Callable[[str], Path], figures: Figures, lab_key: Path
-) -> Iterator[Lab]:
+def begin(build: Callable[[str], Path], figures: Figures, lab_key: Path) -> Callable[..., Begun]:
+    """Have the pair of a site, given as text, begin: a context that gives it when it is ready."""
+    key = lab_key.with_suffix(".pub").read_text().strip()
+
+    @contextmanager
+    def begin(text: str, **more: Any) -> Iterator[Lab]:
+        built = build(text)
+        plan = load(built.with_suffix(".yaml"))
+        (raw,) = built.glob("*.raw")
+        where = ARTEFACTS / plan.site
+        with Lab(plan, image=raw, peers=peers_image(), workdir=where, key=key, **more) as lab:
+            try:
+                lab.wait_ready(timeout=600)
+            except BaseException:
+                collect(lab, ARTEFACTS / f"start-of-{plan.site}", "make test")
+                raise
+            figures.started.append(time.monotonic() - lab.started)
+            yield lab
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest, begin: Callable[..., Begun]) -> Iterator[Lab]:
     """A pair, ready, for all tests of a site: testcase.yaml, or what parametrises it.
 
     That is a site's text, or this and the clients that are wanted on its networks.
     """
     asked = getattr(request, "param", TESTCASE.read_text())
     text, clients = (asked, {}) if isinstance(asked, str) else asked
-    built = build(text)
-    plan = load(built.with_suffix(".yaml"))
-    (raw,) = built.glob("*.raw")
-    own = lab_key.with_suffix(".pub").read_text().strip()
-    where = ARTEFACTS / plan.site
-    with Lab(plan, image=raw, peers=peers_image(), workdir=where, key=own, clients=clients) as lab:
-        try:
-            lab.wait_ready(timeout=600)
-        except BaseException:
-            collect(lab, ARTEFACTS / f"start-of-{plan.site}", "make test")
-            raise
-        figures.started.append(time.monotonic() - lab.started)
+    with begin(text, clients=clients) as lab:
         yield lab
 
 

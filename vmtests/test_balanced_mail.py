@@ -1,0 +1,230 @@
+"""The mail balancer of mail-balancer.yaml: least connections, a failed host that keeps what it has;
+and the mail network as a whole, with the firewall pair of mail-firewall.yaml before it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+import pytest
+
+from appliance.lab import load, mail
+from appliance.lab.drill import drill
+from appliance.lab.faults import READY_WITHIN, Fault, Scene, power_loss, reload, restore
+from appliance.lab.load import Cell, Kind
+from appliance.lab.mail import Sent
+from appliance.lab.pair import Lab
+from appliance.lab.who import Asked, everyone
+from appliance.plan.virtual import OnFailure, Scheduler, VirtualService
+from vmtests.balanced import HANDOVER, POWER_LOSSES, cells, example, led, lost, without_state
+from vmtests.controls import power_loss_alone, without_conntrackd
+from vmtests.observe import settle, until
+
+SITE, PLAN = example("mail-balancer")
+WALLS_SITE, WALLS_PLAN = example("mail-firewall")
+(SMTP,) = PLAN.virtual_services
+(VIRTUAL,) = SMTP.addresses
+HOST = "front-clients"
+REAL = {"smtp-1", "smtp-2"}
+# Seconds until a check each 10 s has failed three times, 6 s apart, or is well again.
+NOTICED = 90.0
+FORGOTTEN = 150.0  # seconds: IPVS counts what has ended for two minutes more
+
+on_the_balancer = pytest.mark.parametrize(
+    "lab", [(SITE, {"front": 4})], ids=["mail-balancer"], indirect=True
+)
+
+
+@pytest.fixture
+def sessions(pair: Lab) -> tuple[Cell, ...]:
+    """A session with a mail server from each address."""
+    return cells(SMTP, HOST, pair.hosts[HOST].addresses(), full=True)
+
+
+@on_the_balancer
+@pytest.mark.parametrize("weights", [(1, 1), (3, 1)], ids=str)
+def test_connections_are_shared_by_weight(pair: Lab, weights: tuple[int, int]) -> None:
+    """Least connections as the site has it, which knows no weights, and weighted."""
+    until(lambda: not any(connections(pair)), FORGOTTEN, "no connections")
+    if weights != (1, 1):
+        change(pair, lambda service: replace(weighed(service, weights), scheduler=Scheduler.WLC))
+    answers = Counter(everyone(pair.hosts[HOST], VIRTUAL, Asked.SMTP, times=200))
+    change(pair, lambda service: service)
+    print(dict(answers))
+    for name, weight in zip(("smtp-1", "smtp-2"), weights, strict=True):
+        assert answers[name] == pytest.approx(200 * weight / sum(weights), rel=0.1)
+
+
+def connections(pair: Lab) -> list[int]:
+    """What the active node's IPVS still counts for each server."""
+    lines = pair.active().succeed("grep -e '->' /proc/net/ip_vs | tail -n +3").splitlines()
+    return [int(each) for line in lines for each in line.split()[-2:]]
+
+
+def weighed(service: VirtualService, weights: tuple[int, ...]) -> VirtualService:
+    """With these weights of its servers."""
+    pairs = zip(service.servers, weights, strict=True)
+    return replace(service, servers=tuple(replace(each, weight=weight) for each, weight in pairs))
+
+
+def change(pair: Lab, how: Callable[[VirtualService], VirtualService]) -> None:
+    """Load the site with its service changed; returns when it is in force."""
+    changed = how(SMTP)
+    reload(Scene.now(pair), replace(PLAN, virtual_services=(changed,)))
+    wanted = {server.addresses[0]: server.weight for server in changed.servers}
+
+    def in_force() -> bool:
+        return all(pair.balanced(node, SMTP.name) == wanted for node in pair.nodes.values())
+
+    until(in_force, NOTICED, "the change")
+
+
+@on_the_balancer
+@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
+def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
+    assert not lost(drill(pair, fault, sessions).reports)
+
+
+@on_the_balancer
+def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ...]) -> None:
+    """The negative control of what outlives above."""
+    with without_state(pair):
+        outcome = power_loss_alone(pair, "no state", sessions)
+    assert len(lost(outcome.reports)) == len(sessions)
+
+
+@on_the_balancer
+def test_a_host_that_refuses_mail_gets_none_and_keeps_its_sessions(
+    pair: Lab, sessions: tuple[Cell, ...]
+) -> None:
+    """It takes connections still: only who listens to its greeting knows."""
+    with load.start(pair, sessions) as traffic:
+        refuse(pair)
+        assert set().union(*led(pair.hosts[HOST], VIRTUAL, Asked.SMTP).values()) == {"smtp-2"}
+        traffic.moves()
+        pair.hosts["smtp-1"].mail()
+        until(lambda: pair.trouble() is None, NOTICED, "both hosts")
+        assert not lost(traffic.stop())
+
+
+@on_the_balancer
+@pytest.mark.long
+def test_a_host_that_is_removed_loses_its_sessions(pair: Lab, sessions: tuple[Cell, ...]) -> None:
+    """The negative control: it is the weight of 0 that keeps them."""
+    change(pair, lambda service: replace(service, on_failure=OnFailure.REMOVE))
+    with load.start(pair, sessions) as traffic:
+        refuse(pair, weight=None)
+        assert lost(traffic.stop())
+    pair.hosts["smtp-1"].mail()
+    change(pair, lambda service: service)
+
+
+def refuse(pair: Lab, weight: int | None = 0) -> None:
+    """Have the first host greet with a 554; returns when both nodes have noticed."""
+    host = pair.hosts["smtp-1"]
+    host.mail(refuses=True)
+
+    def noticed() -> bool:
+        tables = (pair.balanced(node, SMTP.name) for node in pair.nodes.values())
+        return all(table.get(host.address) == weight for table in tables)
+
+    until(noticed, NOTICED, f"{host.name} to be out")
+
+
+# The mail network as a whole
+
+OUTSIDE = ip_address("192.168.0.60")  # what the firewalls lead to the balancers
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The firewall pair, and the balancer pair behind it, on one network between them."""
+
+    walls: Lab
+    balancers: Lab
+
+    @property
+    def pairs(self) -> tuple[Lab, Lab]:
+        """Both, from the outside inward."""
+        return self.walls, self.balancers
+
+
+@pytest.fixture(scope="module")
+def joined(begin: Callable[..., AbstractContextManager[Lab]]) -> Iterator[Network]:
+    """Four nodes, ready."""
+    with (
+        begin(WALLS_SITE, clients={"front": 4}, elsewhere=["back"]) as walls,
+        begin(SITE, elsewhere=["front"]) as balancers,
+    ):
+        walls.join("back", balancers, "front")
+        yield Network(walls, balancers)
+
+
+@pytest.fixture
+def network(joined: Network) -> Network:
+    for pair in joined.pairs:
+        settle(pair)
+    return joined
+
+
+@pytest.fixture
+def through(network: Network) -> tuple[Cell, ...]:
+    """A session with a mail server from each address outside."""
+    sources = network.walls.hosts[HOST].addresses()
+    ways = [load.Path(f"from {each}", HOST, SMTP.name, OUTSIDE, each) for each in sources]
+    return load.cells(ways, (Kind.SMTP,))
+
+
+def test_accepted_mail_arrives_once_while_each_pair_loses_power(
+    network: Network, through: tuple[Cell, ...], pytestconfig: pytest.Config
+) -> None:
+    """With --full each dead node comes back, and the other one dies."""
+    times = 2 if pytestconfig.getoption("--full") else 1
+    with load.start(network.walls, through) as traffic, sending(network) as letters:
+        for pair in network.pairs * times:
+            scene = Scene.now(pair)
+            power_loss(scene)
+            pair.wait_active(scene.standby, READY_WITHIN)
+            traffic.moves()
+            restore(scene)
+            pair.wait_ready(READY_WITHIN)
+        reports = traffic.stop()
+    fates = mail.wait_delivered(network.balancers.hosts.values(), *letters)
+    print(f"{sum(fates.on.values())} messages, on {dict(fates.on)}")
+    assert sum(bool(count) for count in fates.on.values()) == len(REAL)
+    assert not [why for some in letters for why in some.refused.values()]
+    assert not lost(reports)
+
+
+@contextmanager
+def sending(network: Network) -> Iterator[list[Sent]]:
+    """Mail is sent from outside, some messages a second."""
+    client, stop = network.walls.hosts[HOST], threading.Event()
+    letters: list[Sent] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            letters.append(mail.send(client, OUTSIDE, 5, sources=client.addresses(), interval=0.2))
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        try:
+            yield letters
+        finally:
+            stop.set()
+        done.result()
+
+
+def test_without_state_the_firewalls_lose_the_sessions(
+    network: Network, through: tuple[Cell, ...]
+) -> None:
+    """The negative control of the sessions above."""
+    with without_conntrackd(network.walls):
+        outcome = power_loss_alone(network.walls, "no state", through)
+    assert len(lost(outcome.reports)) == len(through)
