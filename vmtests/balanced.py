@@ -88,3 +88,17 @@ def without_state(pair: Lab) -> Iterator[None]:
     """Nobody tells the other node of anything."""
     with untold(pair), without_conntrackd(pair):
         yield
+
+
+@contextmanager
+def scheduler(pair: Lab, name: str) -> Iterator[None]:
+    """Another scheduler than the site's; who lost power has the site's again."""
+    file, kept = "/etc/keepalived/keepalived.conf", "/run/kept.conf"
+    change = f"cp {file} {kept} && sed -i 's/lvs_sched .*/lvs_sched {name}/' {file}"
+    everywhere(pair, f"{change} && systemctl reload keepalived")
+    for node in pair.nodes.values():
+        node.wait_until(f"grep -q '^FWM .* {name} ' /proc/net/ip_vs", 10)
+    try:
+        yield
+    finally:
+        everywhere(pair, f"[ ! -e {kept} ] || cp {kept} {file} && systemctl reload keepalived")

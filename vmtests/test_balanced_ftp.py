@@ -4,8 +4,7 @@ sessions outlive the balancer that leads them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -23,10 +22,11 @@ from vmtests.balanced import (
     example,
     led,
     lost,
+    scheduler,
     untold,
     without_state,
 )
-from vmtests.controls import everywhere, power_loss_alone
+from vmtests.controls import power_loss_alone
 
 SITE, PLAN = example("ftp-lvs")
 (FTP,) = PLAN.virtual_services
@@ -97,17 +97,3 @@ def test_without_templates_data_goes_astray(pair: Lab) -> None:
     gone = {cell for cell, report in outcome.reports.items() if not report.survived}
     assert gone
     assert {cell.kind for cell in gone} == {Kind.NEXT}
-
-
-@contextmanager
-def scheduler(pair: Lab, name: str) -> Iterator[None]:
-    """Another scheduler than the site's; who lost power has the site's again."""
-    file, kept = "/etc/keepalived/keepalived.conf", "/run/kept.conf"
-    change = f"cp {file} {kept} && sed -i 's/lvs_sched .*/lvs_sched {name}/' {file}"
-    everywhere(pair, f"{change} && systemctl reload keepalived")
-    for node in pair.nodes.values():
-        node.wait_until(f"grep -q '^FWM .* {name} ' /proc/net/ip_vs", 10)
-    try:
-        yield
-    finally:
-        everywhere(pair, f"[ ! -e {kept} ] || cp {kept} {file} && systemctl reload keepalived")
