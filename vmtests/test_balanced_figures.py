@@ -1,0 +1,208 @@
+"""The load balancer's figures in docs/figures.md: how soon somebody new is served after a loss of
+power, what many services cost, and what a request costs beside plain IPVS.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from appliance import tools
+from appliance.lab import flows
+from appliance.lab.control import Shell
+from appliance.lab.faults import Scene, reload
+from appliance.lab.pair import Lab
+from appliance.plan.model import Plan
+from appliance.site import load
+from vmtests.figures import Figures
+from vmtests.installed import CLONE, Installed
+from vmtests.observe import moves, settle
+
+FILE = CLONE / "vmtests/sites/requests.yaml"
+SITE = FILE.read_text()
+HOST, VIRTUAL = "public-clients", "203.0.113.10"
+FEW, MANY, SERVERS = 10, 1000, 4  # services, and servers of each
+FIRST_PORT = 20000  # of the services that are only there
+MILLISECONDS = 1000
+
+Rounds = Callable[[int, int], range]
+
+pytestmark = pytest.mark.figures
+on_this_site = pytest.mark.parametrize(
+    "lab", [(SITE, {"public": 1})], ids=["requests"], indirect=True
+)
+
+
+def crowded(count: int) -> str:
+    """The site with so many services: the one that is used comes last."""
+    head, tail = SITE.split("virtual_services:\n")
+    filler = "".join(map(service, range(count - 1)))
+    return f"{head}virtual_services:\n{filler}{tail}"
+
+
+def service(number: int) -> str:
+    """One that nobody uses, and whose servers are hardly ever looked at."""
+    first = number * SERVERS
+    addresses = (f"10.11.{1 + n // 250}.{1 + n % 250}" for n in range(first, first + SERVERS))
+    servers = "".join(f"      - {{address: {each}}}\n" for each in addresses)
+    return (
+        f"  s{number}:\n"
+        f"    address: {VIRTUAL}\n"
+        f"    ports: [tcp/{FIRST_PORT + number}]\n"
+        f"    check: {{tcp: {FIRST_PORT + number}, interval: 1h}}\n"
+        f"    servers:\n{servers}"
+    )
+
+
+def test_many_services_are_rendered(
+    installed: Installed, figures: Figures, tmp_path: Path, rounds: Rounds
+) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text(crowded(MANY))
+    seconds = []
+    for number in rounds(2, 5):
+        begin = time.monotonic()
+        installed.run("check", site)
+        installed.run("render", site, "-o", tmp_path / str(number))
+        seconds.append(time.monotonic() - begin)
+    what = f"{MANY} services with {MANY * SERVERS} servers, checked and rendered"
+    assert figures.add(what, "s", *seconds, goal="at most 5 s").worst <= 5
+
+
+@on_this_site
+def test_somebody_new_is_served_soon_after_power_loss(
+    pair: Lab, figures: Figures, rounds: Rounds
+) -> None:
+    """A new connection each 20 ms: the longest time without an answer to any of them."""
+    gaps = []
+    for _ in rounds(2, 10):
+        settle(pair)
+        with flows.http(pair.hosts[HOST], VIRTUAL, interval=0.02) as visits:
+            moves(visits, 50)
+            lost, heir = pair.active(), pair.standby()
+            lost.kill()
+            pair.wait_active(heir)
+            moves(visits, 50)
+            gaps.append(visits.stop().longest_stall * MILLISECONDS)
+    what = "without an answer to a new HTTP request at power loss, adverts each 100 ms"
+    assert figures.add(what, "ms", *gaps, goal="at most 700 ms").worst <= 700
+
+
+@on_this_site
+def test_many_services_are_loaded_and_cost_a_request_little(
+    pair: Lab, figures: Figures, rounds: Rounds, tmp_path: Path
+) -> None:
+    """The same requests through a node with few services and with many, in turn."""
+    plans = {count: planned(count, tmp_path) for count in (FEW, MANY)}
+    costs: dict[int, list[float]] = {FEW: [], MANY: []}
+    seconds = []
+    for _ in rounds(2, 5):
+        for count in (FEW, MANY):
+            begin = time.monotonic()
+            reload(Scene.now(pair), plans[count])
+            services = f"[ $(grep -c ^FWM /proc/net/ip_vs) = {count} ]"
+            for node in pair.nodes.values():
+                node.wait_until(services, 60)
+            if count == MANY:
+                seconds.append(time.monotonic() - begin)
+            pair.wait_ready()
+            costs[count].append(cost(pair))
+    what = f"{MANY} services with {MANY * SERVERS} servers, loaded by both nodes"
+    loaded = figures.add(what, "s", *seconds, goal="at most 10 s")
+    ratio = median(costs[MANY]) / median(costs[FEW])
+    what = f"processor time of a request through {MANY} services, in that through {FEW} (medians)"
+    dearer = figures.add(what, "", ratio, goal="at most 1.1")
+    print({count: [f"{each * 1e6:.0f} us" for each in some] for count, some in costs.items()})
+    assert loaded.worst <= 10
+    assert dearer.worst <= 1.1
+
+
+def planned(count: int, folder: Path) -> Plan:
+    """The plan with so many services."""
+    file = folder / f"{count}.yaml"
+    file.write_text(crowded(count))
+    return load(file)
+
+
+REQUESTS = 2000
+
+
+def cost(pair: Lab) -> float:
+    """Processor seconds of the active node for a request, less what it does anyway."""
+    node = pair.active()
+    pause = 5.0
+    before, begin = busy(node), time.monotonic()
+    node.succeed(f"sleep {pause}")
+    idle = (busy(node) - before) / (time.monotonic() - begin)
+    before, begin = busy(node), time.monotonic()
+    ask(pair)
+    return (busy(node) - before - idle * (time.monotonic() - begin)) / REQUESTS
+
+
+def busy(node: Shell) -> float:
+    """Seconds that its processors have worked for anything (proc_stat(5), the first line)."""
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
+        int, node.succeed(["head", "-n", "1", "/proc/stat"]).split()[1:]
+    )
+    return (user + nice + system + irq + softirq) / 100
+
+
+def ask(pair: Lab) -> float:
+    """Requests a second, over a new connection each; AssertionError if one fails."""
+    command = ["ab", "-q", "-n", str(REQUESTS), "-c", "8", f"http://{VIRTUAL}/"]
+    told = pair.hosts[HOST].succeed(command, timeout=300)
+    assert re.search(r"^Failed requests: +0$", told, re.MULTILINE), told
+    (rate,) = re.findall(r"^Requests per second: +([0-9.]+)", told, re.MULTILINE)
+    return float(rate)
+
+
+@on_this_site
+def test_requests_beside_plain_ipvs(pair: Lab, figures: Figures, rounds: Rounds) -> None:
+    """The same node with nothing but IPVS, set up by ipvsadm: no firewall, no state, no peer."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    for _ in rounds(1, 3):
+        settle(pair)
+        rates[False] += [ask(pair) for _ in rounds(3, 5)]
+        with plain(pair):
+            rates[True] += [ask(pair) for _ in rounds(3, 5)]
+    print({"plain" if bare else "ours": some for bare, some in rates.items()})
+    what = "requests a second through plain IPVS, in those through the pair (medians)"
+    ratio = figures.add(what, "", median(rates[True]) / median(rates[False]), goal="at most 1.25")
+    assert ratio.worst <= 1.25
+
+
+@contextmanager
+def plain(pair: Lab) -> Iterator[None]:
+    """The active node bare, the other one without power; afterwards both begin anew."""
+    node = pair.active()
+    pair.standby().kill()
+    folder = "/run/plain"
+    node.succeed(["mkdir", "-p", folder])
+    root = tools.ensure().path / "usr"
+    for name in ("sbin/ipvsadm", "lib/x86_64-linux-gnu/libpopt.so.0"):
+        node.put(f"{folder}/{Path(name).name}", (root / name).read_bytes(), 0o755)
+    node.succeed(PLAIN.format(folder=folder, virtual=VIRTUAL))
+    yield
+    node.kill()
+
+
+PLAIN = """\
+set -e
+systemctl stop appliance-agent appliance-expectations keepalived conntrackd
+nft flush ruleset
+sysctl -qw net.ipv4.vs.conntrack=0
+ip addr replace {virtual}/24 dev enp0s3
+ip addr replace 10.11.0.1/16 dev enp0s4
+export LD_LIBRARY_PATH={folder}
+ipvsadm={folder}/ipvsadm
+$ipvsadm -C
+$ipvsadm -A -t {virtual}:80 -s mh
+$ipvsadm -a -t {virtual}:80 -r 10.11.0.31:80 -m
+$ipvsadm -a -t {virtual}:80 -r 10.11.0.32:80 -m
+"""
