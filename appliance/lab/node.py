@@ -106,6 +106,8 @@ class Appliance(Machine):
             return "its state agent has not passed the gate"
         if state["owed"]:
             return f"its state agent still owes {state['owed']}"
+        if (state["ipvs"] or {}).get("in_step") is False:
+            return "it has yet to tell the other of all of IPVS's connections"
         in_role = float(self.succeed(["cat", "/proc/uptime"]).split()[0])
         in_role -= state["since"]["monotonic"]
         return None if in_role > ARMED_AFTER else f"{state['role']} for only {in_role:.1f} s"

@@ -72,6 +72,7 @@ class Balancer:
     table: Table | None = None
     lacks: bool = False  # whether the peer should send all that it has
     replayed: dict[str, Any] | None = None  # the last time that all was sent
+    in_step: bool | None = None  # whether the peer was told of all; None unless we are to tell it
     watch: Watch = field(init=False)
     connections: Pairing = field(default_factory=Pairing)
     templates: Pairing = field(default_factory=Pairing)
@@ -106,7 +107,7 @@ class Balancer:
         """A new role: what was begun in the one before ends."""
         self._role, self._well = role, now
         self._turn += 1
-        self.lacks = False
+        self.lacks, self.in_step = False, None
         self._forget()
         self._next_compare = now + _COMPARE_EVERY_S
 
@@ -167,11 +168,12 @@ class Balancer:
         So is one that was not heard for a while, or was active with us: it has missed something.
         """
         if word is None or word.role is Role.MASTER:
-            self._known, self._missed = None, True
+            self._known, self._missed, self.in_step = None, True, None
             return
+        self.in_step = word.run == self._known and not word.lacks
         if word.role is not Role.BACKUP or not word.takes or self.replays:
             return
-        if (word.run != self._known or word.lacks) and now >= self._next_replay:
+        if not self.in_step and now >= self._next_replay:
             self._next_replay = now + _REPLAY_EVERY_S
             self._replay(word.run)
 
@@ -259,5 +261,6 @@ class Balancer:
                 "templates": self.templates.difference,
             },
             "replayed": self.replayed,
+            "in_step": self.in_step,
             "servers": self.watch.told(),
         }

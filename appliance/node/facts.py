@@ -108,6 +108,8 @@ def _of_state(state: Mapping[str, Any]) -> Iterator[str]:
         yield f"it is neither active nor standby: its role is {state['role']}"
     if not state["gate"]:
         yield "the gate is not passed yet: keepalived waits for the peer's table"
+    if at(state, "ipvs", "in_step") is False:
+        yield "the peer has yet to be told of all of IPVS's connections"
     if state["owed"]:
         yield f"conntrackd still has to do: {', '.join(state['owed'])}"
     for name, text in state["alarms"].items():

@@ -65,13 +65,18 @@ class Handover:
     config: Config
 
     def check(self) -> None:
-        """Refuse unless this node is active and the peer acknowledges our whole table."""
+        """Refuse unless this node is active and the peer has all of our tables."""
         if self.config.preempt:
             raise RefusedError("this site prefers one node (preempt): it would take the role back")
         role = statefile.read(self.config.state)["role"]
         if role != Role.MASTER or not self._active():
             raise RefusedError(f"this node is not the active one (its role is {role})")
         self._send_table(Conntrackd(self.config.control))
+        _wait(self._in_step, _TABLE_S, "the peer has yet to be told of all of IPVS's connections")
+
+    def _in_step(self) -> bool:
+        """Whether it has, as the agents know, what IPVS has here; without IPVS it has."""
+        return (statefile.read(self.config.state).get("ipvs") or {}).get("in_step") is not False
 
     def _send_table(self, conntrackd: Conntrackd) -> None:
         heard = conntrackd.stats().received

@@ -131,8 +131,8 @@ class Table:
 
     @property
     def connections(self) -> int:
-        """By its servers' counters: no list is read for it."""
-        return sum(each.active + each.inactive for s in self.services for each in s.servers)
+        """Those that are open, by the servers' counters: no list is read for it."""
+        return sum(each.active for s in self.services for each in s.servers)
 
     @property
     def templates(self) -> int:

@@ -135,10 +135,10 @@ SERVICES = (
         _of_server("counts", "bytes_out"),
         *_OF_SERVER,
     ),
-    gauge("ipvs_entries", "Entries of IPVS here.", _entries("ipvs"), "kind"),
+    gauge("ipvs_entries", "Open connections and templates of IPVS here.", _entries("ipvs"), "kind"),
     gauge(
         "ipvs_difference_entries",
-        "On the standby: entries of IPVS here, less those of the peer.",
+        "On the standby: those of IPVS here, less those of the peer.",
         _entries("ipvs", "difference"),
         "kind",
     ),

@@ -13,6 +13,7 @@ import pytest
 from appliance.node.balancing import Balancing, Channel, RealServer, Service
 from appliance.node.checks import Verdict
 from appliance.node.events import Role
+from appliance.node.handover import Handover, RefusedError
 from appliance.node.ipvs import Counts, Daemon, Server, Sync, Table
 from appliance.node.ipvs import Service as Balanced
 from appliance.node.ipvs_replay import Replayed, Stop
@@ -135,11 +136,30 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Balanced4
 def test_a_peer_that_appears_anew_is_told_of_everything_once(bench: Balanced4) -> None:
     agent = bench.balancing_agent("MASTER")
     bench.kernel = table(Sync.MASTER, 1000, 100)
+    bench.hear(agent, replace(PEER, takes=False), 2)
+    assert bench.state()["ipvs"]["in_step"] is False
     bench.hear(agent, PEER, 30)
     assert len(bench.replays) == 1
     assert bench.state()["ipvs"]["replayed"]["connections"] == 7
+    assert bench.state()["ipvs"]["in_step"] is True
     bench.hear(agent, replace(PEER, run=78), 30)
     assert len(bench.replays) == 2
+
+
+def test_a_handover_waits_until_the_peer_was_told(
+    bench: Balanced4, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = bench.balancing_agent("MASTER")
+    bench.kernel = table(Sync.MASTER, 1000, 100)
+    handover = Handover(bench.config)
+    monkeypatch.setattr(Handover, "_active", lambda _: True)
+    monkeypatch.setattr(Handover, "_send_table", lambda *_: None)
+    monkeypatch.setattr("appliance.node.handover._TABLE_S", 0.1)
+    bench.hear(agent, replace(PEER, takes=False), 2)
+    with pytest.raises(RefusedError, match="told of all of IPVS's connections"):
+        handover.check()
+    bench.hear(agent, PEER, 3)
+    handover.check()
 
 
 def test_the_peer_that_told_us_is_not_told_it_again(bench: Balanced4) -> None:
@@ -151,6 +171,7 @@ def test_the_peer_that_told_us_is_not_told_it_again(bench: Balanced4) -> None:
     bench.kernel = table(Sync.MASTER, 1000, 100)
     bench.hear(agent, PEER, 20)
     assert bench.replays == []
+    assert bench.state()["ipvs"]["in_step"] is True
 
 
 def test_a_peer_that_cannot_take_it_in_yet_is_told_when_it_can(bench: Balanced4) -> None:
