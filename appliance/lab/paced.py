@@ -81,15 +81,19 @@ class Stream:
     def send(self) -> None:
         """Send the next piece."""
         piece = bytes(self.letters.choices(LETTERS, k=self.size))
-        self.awaited += piece
-        self.meter.sent += len(piece)
+        self.give(piece, piece)
+
+    def give(self, data: bytes, awaited: bytes) -> None:
+        """Send this, and await that."""
+        self.awaited += awaited
+        self.meter.sent += len(awaited)
         try:
-            self.write(piece)
+            self.write(data)
         except OSError as error:
             self.meter.died(f"cannot send: {error}")
 
     def receive(self) -> None:
-        """Take what came, and compare."""
+        """Take what came, if anything did."""
         try:
             data = os.read(self.descriptor(), 65536)
         except BlockingIOError:
@@ -97,9 +101,14 @@ class Stream:
         except OSError as error:
             self.meter.died(f"cannot receive: {error}")
             return
-        if not data:
+        if data:
+            self.take(data)
+        else:
             self.meter.died("the other side closed the connection")
-        elif self.awaited.startswith(data):
+
+    def take(self, data: bytes) -> None:
+        """Compare what came."""
+        if self.awaited.startswith(data):
             del self.awaited[: len(data)]
             self.meter.answer(len(data))
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from appliance.lab.meter import Meter
@@ -25,35 +24,17 @@ class Questions(Tcp):
 
     def send(self) -> None:
         """Ask once more."""
-        self.awaited += b"?"
-        self.meter.sent += 1
-        try:
-            self.write(self.question)
-        except OSError as error:
-            self.meter.died(f"cannot send: {error}")
+        self.give(self.question, b"?")
 
-    def receive(self) -> None:
-        """Take what came, and look at each whole answer."""
-        try:
-            data = os.read(self.descriptor(), 65536)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.meter.died(f"cannot receive: {error}")
-            return
-        if not data:
-            self.meter.died("the other side closed the connection")
+    def take(self, data: bytes) -> None:
+        """Look at each whole answer."""
         self.partial += data
         while answer := self.next():
-            self.take(answer)
-
-    def take(self, answer: bytes) -> None:
-        """One answer to one question."""
-        if why := self.wrong(answer) or (not self.awaited and f"unasked: {answer[:80]!r}"):
-            self.meter.damaged(why)
-            self.meter.died("the stream is broken")
-        del self.awaited[:1]
-        self.meter.answer()
+            if why := self.wrong(answer) or (not self.awaited and f"unasked: {answer[:80]!r}"):
+                self.meter.damaged(why)
+                self.meter.died("the stream is broken")
+            del self.awaited[:1]
+            self.meter.answer()
 
     def cut(self, size: int) -> bytes | None:
         """The next so many bytes; None while they are not all there."""
