@@ -13,7 +13,6 @@ from statistics import median
 
 import pytest
 
-from appliance import tools
 from appliance.lab import flows
 from appliance.lab.control import Shell
 from appliance.lab.faults import Scene, reload
@@ -182,27 +181,20 @@ def plain(pair: Lab) -> Iterator[None]:
     """The active node bare, the other one without power; afterwards both begin anew."""
     node = pair.active()
     pair.standby().kill()
-    folder = "/run/plain"
-    node.succeed(["mkdir", "-p", folder])
-    root = tools.ensure().path / "usr"
-    for name in ("sbin/ipvsadm", "lib/x86_64-linux-gnu/libpopt.so.0"):
-        node.put(f"{folder}/{Path(name).name}", (root / name).read_bytes(), 0o755)
-    node.succeed(PLAIN.format(folder=folder, virtual=VIRTUAL))
+    node.succeed(PLAIN)
     yield
     node.kill()
 
 
-PLAIN = """\
+PLAIN = f"""\
 set -e
 systemctl stop appliance-agent appliance-expectations keepalived conntrackd
 nft flush ruleset
 sysctl -qw net.ipv4.vs.conntrack=0
-ip addr replace {virtual}/24 dev enp0s3
+ip addr replace {VIRTUAL}/24 dev enp0s3
 ip addr replace 10.11.0.1/16 dev enp0s4
-export LD_LIBRARY_PATH={folder}
-ipvsadm={folder}/ipvsadm
-$ipvsadm -C
-$ipvsadm -A -t {virtual}:80 -s mh
-$ipvsadm -a -t {virtual}:80 -r 10.11.0.31:80 -m
-$ipvsadm -a -t {virtual}:80 -r 10.11.0.32:80 -m
+ipvsadm -C
+ipvsadm -A -t {VIRTUAL}:80 -s mh
+ipvsadm -a -t {VIRTUAL}:80 -r 10.11.0.31:80 -m
+ipvsadm -a -t {VIRTUAL}:80 -r 10.11.0.32:80 -m
 """
