@@ -4,6 +4,7 @@ and what an operator does with its servers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -168,14 +169,15 @@ def test_a_drained_server_keeps_what_it_has_and_gets_nothing_new(
         operator.run("drain", "web", server)
         assert answers(pair) == {other}
         moves(flow)
+        taker = pair.standby()
         operator.run("handover")
-        pair.wait_ready()
+        pair.wait_active(taker)
         moves(flow)
         assert answers(pair) == {other}, "drained on the new active node as well"
         for node in pair.nodes:
             assert operator.servers(node, "web")[server]["state"] == "drained"
-        left = operator.run("drain", "web", server, "--wait", "1", "--json", code=1)
-        assert left
+        left = json.loads(operator.run("drain", "web", server, "--wait", "1", "--json", code=1))
+        assert left["left"]["active"] == 1
         assert flow.stop().survived
     operator.run("undrain", "web", server)
     until(lambda: answers(pair) == REAL, NOTICED, "both servers")
