@@ -30,6 +30,7 @@ _COMPARE_EVERY_S = 5.0
 _REPLAY_EVERY_S = 10.0
 _PAUSE_S = 0.002  # each page of the list: some 50 connections, one or two datagrams
 _DAEMON_S = 5.0  # keepalived starts the sync daemon a moment after it has told the role
+_REST = 20  # times as long as a reading took: thousands of servers are not to cost a processor
 _NEVER = float("inf")
 
 # Ask for all of them, several times: a message may be lost.
@@ -84,6 +85,7 @@ class Balancer:
     _outcome: tuple[int, Replayed | OSError, float] | None = None
     _next_replay: float = -_NEVER
     _next_compare: float = 0.0
+    _next_reading: float = -_NEVER
     _well: float = 0.0  # when the sync daemon was as it should be, last
 
     def __post_init__(self) -> None:
@@ -112,16 +114,21 @@ class Balancer:
         self._next_compare = now + _COMPARE_EVERY_S
 
     def look(self, now: float, word: Word | None) -> None:
-        """Once a second: have the table read, and do what follows from it."""
-        self.worker.do(self._read, lambda read: self._looked(read, now, word))
+        """Once a second, or less often if it takes long: have the table read, and do what follows
+        from it.
+        """
+        if now >= self._next_reading:
+            self.worker.do(self._read, lambda read: self._looked(*read, now, word))
 
-    def _read(self) -> Table | OSError:
+    def _read(self) -> tuple[Table | OSError, float]:
+        begin = self.world.monotonic()
         try:
-            return self.world.ipvs()
+            return self.world.ipvs(), self.world.monotonic() - begin
         except OSError as error:
-            return error
+            return error, 0.0
 
-    def _looked(self, read: Table | OSError, now: float, word: Word | None) -> None:
+    def _looked(self, read: Table | OSError, seconds: float, now: float, word: Word | None) -> None:
+        self._next_reading = now + _REST * seconds
         self.table = None if isinstance(read, OSError) else read
         trouble = f"IPVS cannot be asked: {read}" if isinstance(read, OSError) else None
         self._judge_daemon(now, trouble)

@@ -58,6 +58,7 @@ class Balanced4(Bench):
         self.hold.set()
         self.checked: dict[object, Verdict] = {}
         self.asked_checks = 0
+        self.reads, self.slowness = 0, 0.0
 
     def balancing_agent(self, *roles: str):
         agent = self.agent()
@@ -72,6 +73,8 @@ class Balanced4(Bench):
         return site(self.folder)
 
     def read(self) -> Table:
+        self.reads += 1
+        self.now += self.slowness
         if isinstance(self.kernel, OSError):
             raise self.kernel
         return self.kernel
@@ -304,6 +307,16 @@ def test_it_takes_in_only_with_its_daemon_and_its_services(bench: Balanced4) -> 
         bench.kernel = lacking
         bench.hear(agent, ACTIVE, 2)
         assert not bench.links.said[-1].takes
+
+
+def test_a_table_that_takes_long_to_read_is_read_less_often(bench: Balanced4) -> None:
+    agent = bench.balancing_agent("MASTER")
+    bench.kernel = table(Sync.MASTER, 1, 0)
+    bench.hear(agent, PEER, 10)
+    quick, bench.reads, bench.slowness = bench.reads, 0, 0.5
+    bench.hear(agent, PEER, 30)
+    assert quick >= 8
+    assert 1 <= bench.reads <= 4
 
 
 def test_the_word_has_the_counts(bench: Balanced4) -> None:
