@@ -25,6 +25,12 @@ GROWTH = 4096  # KiB that a daemon may grow in its lifetime
 GROWING = (Daemon.AGENT, Daemon.EXPECTATIONS)
 BETWEEN_LOOKS = 0.5  # seconds
 
+# A line for each: its name, its process, and that one's share of memory (proc_pid_smaps(5)).
+SIZES = f"""\
+for each in {" ".join(GROWING)}; do
+  pid=$(systemctl show -P MainPID $each); echo $each $pid $(grep ^Pss: /proc/$pid/smaps_rollup)
+done"""
+
 # What makes a connection this one: protocol and both ends of its first direction.
 ENDS = re.compile(r"(tcp|udp) .*?(src=\S+ dst=\S+ sport=\d+ dport=\d+)")
 CACHE = "conntrackd -C /etc/conntrackd/conntrackd.conf"
@@ -49,10 +55,9 @@ class Growth:
 
     def look(self, node: Appliance) -> Iterator[str]:
         """What has grown too much, in words."""
-        for daemon in GROWING:
-            pid = node.succeed(f"systemctl show -P MainPID {daemon}").strip()
-            words = node.succeed(f"grep ^Pss: /proc/{pid}/smaps_rollup").split()
-            now = int(words[1])
+        for line in node.succeed(SIZES).splitlines():
+            daemon, pid, _, size, _ = line.split()
+            now = int(size)
             grown = now - self.first.setdefault((node.name, daemon, pid), now)
             self.largest = max(self.largest, grown)
             if grown > GROWTH:
