@@ -63,7 +63,7 @@ def test_connections_are_shared_by_weight(pair: Lab, weights: tuple[int, int]) -
 
 def connections(pair: Lab) -> list[int]:
     """What the active node's IPVS still counts for each server."""
-    lines = pair.active().succeed("grep -e '->' /proc/net/ip_vs | tail -n +3").splitlines()
+    lines = pair.active().succeed("grep -e '->' /proc/net/ip_vs | tail -n +2").splitlines()
     return [int(each) for line in lines for each in line.split()[-2:]]
 
 
