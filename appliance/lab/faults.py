@@ -20,7 +20,7 @@ from appliance.lab.node import Appliance
 from appliance.lab.pair import Lab
 from appliance.lab.switch import Way
 from appliance.plan.model import Plan
-from appliance.render.site import KEEPALIVED, RULESET, render
+from appliance.render.site import DRAINS, KEEPALIVED, RULESET, render
 
 READY_WITHIN = 300.0  # seconds for a node's return, at worst by a boot; generous, for slow machines
 TAKEN_OVER_WITHIN = 60.0  # seconds
@@ -263,6 +263,13 @@ def relieve(scene: Scene) -> None:
 
 # The hand of the operator
 
+# What puts a file in force; a service's new servers want their files before keepalived looks.
+_IN_FORCE = {
+    DRAINS: f"systemd-tmpfiles --create /{DRAINS}",
+    RULESET: "systemctl reload nftables",
+    KEEPALIVED: "systemctl reload keepalived",
+}
+
 
 def hand_over(scene: Scene) -> None:
     """A planned handover."""
@@ -275,12 +282,15 @@ def shift_clock(scene: Scene, part: Part, seconds: int) -> None:
 
 
 def reload(scene: Scene, plan: Plan) -> None:
-    """Put the rules and the VRRP configuration of a changed site in force on both nodes."""
+    """Put the rules, the virtual services and the VRRP configuration of a changed site in force on
+    both nodes.
+    """
     tree = render(plan)
     for node in scene.lab.nodes.values():
-        for path, daemon in ((RULESET, "nftables"), (KEEPALIVED, "keepalived")):
-            node.put(f"/{path}", tree[node.name][path].content)
-            node.succeed(f"systemctl reload {daemon}")
+        for path, command in _IN_FORCE.items():
+            if path in tree[node.name]:
+                node.put(f"/{path}", tree[node.name][path].content)
+                node.succeed(command)
 
 
 # All of them
