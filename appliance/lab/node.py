@@ -104,6 +104,8 @@ class Appliance(Machine):
         state = self.state()
         if not state or not state["gate"]:
             return "its state agent has not passed the gate"
+        if state["role"] not in ("MASTER", "BACKUP"):
+            return f"its state agent calls its role {state['role']}"
         if state["owed"]:
             return f"its state agent still owes {state['owed']}"
         if (state["ipvs"] or {}).get("in_step") is False:

@@ -90,6 +90,18 @@ class Agent:
         self.config.yields.write_text("0\n")
         if self.world.addresses() & set(self.config.virtual):
             self._enter(Role.MASTER, "the virtual addresses are here")
+        elif (role := self._left_behind()) is not Role.INIT:
+            self._enter(role, "as the agent before this one knew it")
+
+    def _left_behind(self) -> Role:
+        """The role that an agent before this one wrote down; keepalived tells of changes only, and
+        those since then wait in the FIFO. A node without the addresses is not active any more.
+        """
+        try:
+            role = Role(statefile.read(self.config.state)["role"])
+        except (OSError, ValueError, KeyError):
+            return Role.INIT
+        return Role.INIT if role is Role.MASTER else role
 
     @property
     def tick(self) -> float:

@@ -125,6 +125,7 @@ class Node:
         for name in ("run/appliance", "run/conntrackd"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.path("handover").write_text("0\n")
+        self.path("state.json").unlink(missing_ok=True)  # /run is empty at a boot
         self._plug_in()
         etc = self.folder / "etc"
         self.run(*_SYSCTL, etc / "sysctl.d/90-appliance.conf")
@@ -154,7 +155,6 @@ class Node:
         return ["conntrackd", "-C", str(self.folder / "etc/conntrackd/conntrackd.conf"), *options]
 
     def start_agent(self) -> None:
-        self.path("state.json").unlink(missing_ok=True)
         self.start(
             *("agent", "env", f"PYTHONPATH={CLONE}", "python3", "-m", "appliance.node.agent"),
             self.folder / "etc/appliance/agent.json",

@@ -204,6 +204,35 @@ def test_a_restarted_agent_on_the_active_node_is_ready_at_once(
     assert "READY=1" in bench.notified
 
 
+def test_a_restarted_agent_on_the_standby_knows_its_role(
+    bench: Bench, daemon: FakeConntrackd
+) -> None:
+    """keepalived tells of changes: an agent without a role would be no one to leave the role to."""
+    first = bench.agent()
+    bench.say("MASTER", "BACKUP")
+    bench.step(first)
+    second = bench.agent()
+    bench.step(second)
+    assert bench.links.said[-1].role == bench.state()["role"] == "BACKUP"
+    bench.say("FAULT")
+    third = bench.agent()
+    assert third.role == "BACKUP"
+    bench.step(third)
+    assert third.role == "FAULT", "what was said while nobody read waits in the FIFO"
+
+
+def test_a_restarted_agent_without_the_addresses_is_not_active(
+    bench: Bench, daemon: FakeConntrackd
+) -> None:
+    first = bench.agent()
+    bench.say("MASTER")
+    bench.step(first)
+    assert bench.state()["role"] == "MASTER"
+    daemon.asked.clear()
+    assert bench.agent().role == "INIT"
+    assert Request.COMMIT not in daemon.asked
+
+
 def test_a_takeover_without_conntrackd_is_made_up_for(bench: Bench) -> None:
     agent = bench.agent()
     bench.say("MASTER")

@@ -79,6 +79,23 @@ def test_a_cable_that_swallows_frames_costs_the_role_but_no_session(
     await_standby(hurt)
 
 
+def test_such_a_cable_costs_the_role_also_after_the_standbys_agent_was_restarted(
+    pair: Lab,
+) -> None:
+    hurt, other = active(pair), standby(pair)
+    with tcp(pair, 7013) as session:
+        assert session.alive(2)
+        other.kill("agent")
+        other.start_agent()
+        assert session.alive(3)
+        with swallowing(hurt, "enp0s4", "ingress"):
+            settled(pair, on=other, limit=30)
+        wait_for("it stands by again", lambda: hurt.role() == "BACKUP", 20)
+        assert session.alive(2)
+        assert session.broken is None
+    await_standby(hurt)
+
+
 @pytest.mark.parametrize("way", ["egress", "ingress"])
 def test_a_standby_with_such_a_cable_stays_aside(pair: Lab, way: str) -> None:
     well, hurt = active(pair), standby(pair)
