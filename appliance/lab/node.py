@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -101,15 +102,21 @@ class Appliance(Machine):
             return f"systemd is {booted or 'silent'}"
         if not self._virtual:
             return None
+        return next(self._lacks(), None)
+
+    def _lacks(self) -> Iterator[str]:
+        """What it still needs to be one of a pair, by what its agent says."""
         state = self.state()
         if not state or not state["gate"]:
-            return "its state agent has not passed the gate"
+            yield "its state agent has not passed the gate"
+            return
         if state["role"] not in ("MASTER", "BACKUP"):
-            return f"its state agent calls its role {state['role']}"
+            yield f"its state agent calls its role {state['role']}"
         if state["owed"]:
-            return f"its state agent still owes {state['owed']}"
+            yield f"its state agent still owes {state['owed']}"
         if (state["ipvs"] or {}).get("in_step") is False:
-            return "it has yet to tell the other of all of IPVS's connections"
+            yield "it has yet to tell the other of all of IPVS's connections"
         in_role = float(self.succeed(["cat", "/proc/uptime"]).split()[0])
         in_role -= state["since"]["monotonic"]
-        return None if in_role > ARMED_AFTER else f"{state['role']} for only {in_role:.1f} s"
+        if in_role <= ARMED_AFTER:
+            yield f"{state['role']} for only {in_role:.1f} s"
