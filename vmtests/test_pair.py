@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from appliance.lab import flows
+from appliance.lab.drill import Watch
 from appliance.lab.expect import prove_all
+from appliance.lab.faults import Scene, one_rule_more, reload
 from appliance.lab.pair import Lab
 from vmtests.observe import moves, typing, until
 
@@ -67,6 +69,24 @@ def test_session_survives_planned_handovers_there_and_back(pair: Lab) -> None:
         report = session.stop()
     assert report.survived
     assert report.longest_stall < LONGEST_STALL, report
+
+
+def test_a_changed_site_is_loaded_without_a_change_of_roles(pair: Lab) -> None:
+    """Both nodes' keepalived go on as they are: no process ends, no virtual address moves."""
+    before, watch = keepalived(pair), Watch.begin(pair)
+    with typing(pair) as session:
+        for plan in (one_rule_more(pair.plan), pair.plan):
+            reload(Scene.now(pair), plan)
+            moves(session, count=30)
+        assert session.stop().survived
+    assert keepalived(pair) == before
+    assert watch.takeovers() == 0
+
+
+def keepalived(pair: Lab) -> dict[str, str]:
+    """Its processes on each node."""
+    own = "pgrep -P $(systemctl show -P MainPID keepalived)"
+    return {name: node.succeed(own) for name, node in pair.nodes.items()}
 
 
 def test_without_state_sync_the_same_power_loss_kills_the_session(pair: Lab) -> None:
