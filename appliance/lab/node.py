@@ -11,6 +11,7 @@ from typing import Any
 from appliance.lab import credentials, qemu
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.machine import Ground, Machine
+from appliance.node.events import Role
 from appliance.plan.model import Address, Plan
 
 MEMORY = 384  # MiB
@@ -104,7 +105,7 @@ class Appliance(Machine):
         state = self.state()
         if not state or not state["gate"]:
             return "its state agent has not passed the gate"
-        if state["role"] not in ("MASTER", "BACKUP"):
+        if state["role"] not in (Role.MASTER, Role.BACKUP):
             return f"its state agent calls its role {state['role']}"
         if state["owed"]:
             return f"its state agent still owes {state['owed']}"
