@@ -12,6 +12,7 @@ from appliance.lab.pair import Lab
 from vmtests.observe import moves, typing, until
 
 LONGEST_STALL = 5.0  # seconds a person at the keyboard may wait: the takeover, and TCP's back-off
+RELOADS = 30  # of keepalived on each node: one may do no harm by luck
 CACHE = "conntrackd -C /etc/conntrackd/conntrackd.conf -e"
 
 
@@ -78,6 +79,8 @@ def test_a_changed_site_is_loaded_without_a_change_of_roles(pair: Lab) -> None:
         for plan in (one_rule_more(pair.plan), pair.plan):
             reload(Scene.now(pair), plan)
             moves(session, count=30)
+        for node in pair.nodes.values():
+            node.succeed(f"for _ in $(seq {RELOADS}); do systemctl reload keepalived; sleep 0.3; done")
         assert session.stop().survived
     assert keepalived(pair) == before
     assert watch.takeovers() == 0

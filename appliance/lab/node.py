@@ -12,6 +12,7 @@ from typing import Any
 from appliance.lab import credentials, qemu
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.machine import Ground, Machine
+from appliance.node.events import Role
 from appliance.plan.model import Address, Plan
 
 MEMORY = 384  # MiB
@@ -110,7 +111,7 @@ class Appliance(Machine):
         if not state or not state["gate"]:
             yield "its state agent has not passed the gate"
             return
-        if state["role"] not in ("MASTER", "BACKUP"):
+        if state["role"] not in (Role.MASTER, Role.BACKUP):
             yield f"its state agent calls its role {state['role']}"
         if state["owed"]:
             yield f"its state agent still owes {state['owed']}"

@@ -16,9 +16,11 @@ from appliance.render.blocks import Block
 # Above conntrackd (20), so that adverts go out while it commits a large table.
 REALTIME_PRIORITY = 60
 
-# The kernel kills a real-time process that does not sleep for so long (microseconds); without it
-# keepalived's own default kills it exactly when it becomes the active one.
-REALTIME_LIMIT_US = 2_000_000
+# The kernel kills a real-time process that does not sleep for so long (microseconds). keepalived's
+# own default kills it exactly when it becomes the active one; and at each reload it lowers a limit
+# that it has set to 0, and dies if the clock ticks before it has set it anew. So it asks for more
+# than it may have: its unit's limit (LimitRTTIME=) holds, and is left alone.
+REALTIME_LIMIT_US = 60_000_000
 
 # A link that has just come up may not pass frames yet: who listens only for three adverts then
 # takes the silence for a dead peer.
