@@ -94,6 +94,8 @@ def test_questions_and_other_addresses_are_none(lab: FakeLab) -> None:
 class FakeLoad:
     """Answers `many` more at each look."""
 
+    probe = PROBE
+
     def __init__(self, lab: FakeLab, many: int = 50) -> None:
         self.lab, self.many, self.received = lab, many, 0
 

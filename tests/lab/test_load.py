@@ -68,16 +68,17 @@ class Town:
         self.ftp = self.serve(["env", "-C", str(CLONE), *ftp])
         web = ["http.server", "--protocol", "HTTP/1.1", "-b", "::", "-d", str(folder), "80"]
         self.serve([sys.executable, "-m", *web])
-        ports = ("sport = 7", "sport = 80", "src 127.0.0.1 and sport = 21")
+        self.serve(["env", "-C", str(CLONE), sys.executable, "-m", "tests.lab.mail_server", "25"])
+        ports = ("sport = 7", "sport = 25", "sport = 80", "src 127.0.0.1 and sport = 21")
         self.shell.wait_until(" && ".join(f"ss -Hltn '{p}' | grep ." for p in ports), 20)
 
     def serve(self, argv: list[str]) -> Program:
         return self.shell.spawn(argv)
 
     def close(self) -> None:
-        self.agent.kill()
-        self.agent.wait()
+        """What the agent has started ends with it, once nobody orders any more."""
         self.control.close()
+        self.agent.wait(20)
 
     @property
     def lab(self) -> Any:
@@ -121,7 +122,7 @@ def test_a_load_stands_goes_on_and_comes_to_its_end(town: Town, tmp_path: File) 
 def test_a_flow_from_one_address_of_its_host_has_it_on_every_connection(town: Town) -> None:
     bound = Path("bound", "inside", "outside", V4.to, ip_address("127.0.0.9"))
     with load.start(town.lab, cells([bound], KEYLESS)) as some:
-        look = "ss -Hntu state connected | awk '{ print $5, $6 }' | grep -E ':(7|20|21|80)$'"
+        look = "ss -Hntu state connected | awk '{ print $5, $6 }' | grep -E ':(7|20|21|25|80)$'"
         ends = [line.split() for line in town.shell.succeed(look).splitlines()]
         reports = some.stop()
     assert not {str(cell): r for cell, r in reports.items() if not r.survived}
