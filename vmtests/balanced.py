@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import pytest
+
 from appliance.lab import faults
-from appliance.lab.faults import Fault
+from appliance.lab.faults import POWER_LOSS, Fault
 from appliance.lab.flows import Report
 from appliance.lab.load import Cell, Mode, balanced
 from appliance.lab.pair import Lab
@@ -27,6 +29,13 @@ POWER_LOSSES = Fault(
     "power loss, return, and power loss of the other", faults.power_loss, proof=True
 )
 HANDOVER = Fault("planned handover", faults.hand_over)
+
+# Where the short form has one of them.
+takeovers = pytest.mark.parametrize(
+    "fault",
+    [POWER_LOSS, *(pytest.param(f, marks=pytest.mark.long) for f in (POWER_LOSSES, HANDOVER))],
+    ids=lambda fault: fault.name,
+)
 
 
 def example(name: str) -> tuple[str, Plan]:

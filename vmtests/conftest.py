@@ -46,11 +46,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[table.KEY] = Matrix()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked `long` belongs to --full alone."""
+    """What is marked `long` belongs to --full alone; the tests of a pair follow one another."""
     long = [] if config.getoption("--full") else [i for i in items if i.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in long]
+    pairs = list(dict.fromkeys(map(site, items)))
+    items[:] = sorted((i for i in items if i not in long), key=lambda i: pairs.index(site(i)))
+
+
+def site(item: pytest.Item) -> str:
+    """What parametrises the pair of a test; testcase.yaml's, and those without one, are alike."""
+    chosen = item.callspec.params if hasattr(item, "callspec") else {}
+    return repr(chosen.get("lab"))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -15,7 +15,7 @@ from appliance.lab.faults import Fault
 from appliance.lab.load import Cell, Kind, Mode, Path
 from appliance.lab.pair import Lab
 from appliance.lab.who import Asked
-from vmtests.balanced import HANDOVER, POWER_LOSSES, cells, example, led, lost, named, without_state
+from vmtests.balanced import cells, example, led, lost, named, takeovers, without_state
 from vmtests.controls import power_loss_alone
 
 SITE, PLAN = example("edge")
@@ -61,7 +61,7 @@ def test_each_service_leads_to_its_servers(pair: Lab) -> None:
     assert set().union(*led(client, FOUR, Asked.FTP).values()) == {"ftp-1", "ftp-2"}
 
 
-@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
+@takeovers
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     clients = pair.hosts[HOST]
     before = led(clients, FOUR), led(clients, SIX)

@@ -22,7 +22,7 @@ from appliance.lab.mail import Sent
 from appliance.lab.pair import Lab
 from appliance.lab.who import Asked, everyone
 from appliance.plan.virtual import OnFailure, Scheduler, VirtualService
-from vmtests.balanced import HANDOVER, POWER_LOSSES, cells, example, led, lost, without_state
+from vmtests.balanced import cells, example, led, lost, takeovers, without_state
 from vmtests.controls import power_loss_alone, without_conntrackd
 from vmtests.observe import settle, until
 
@@ -86,7 +86,7 @@ def change(pair: Lab, how: Callable[[VirtualService], VirtualService]) -> None:
 
 
 @on_the_balancer
-@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
+@takeovers
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 

@@ -20,13 +20,12 @@ from appliance.lab.who import Asked, who
 from appliance.plan.model import Address
 from appliance.plan.virtual import Persistence, Scheduler, VirtualService
 from vmtests.balanced import (
-    HANDOVER,
-    POWER_LOSSES,
     cells,
     example,
     led,
     lost,
     named,
+    takeovers,
     untold,
     without_state,
 )
@@ -114,7 +113,7 @@ def test_without_templates_a_client_meets_another_server(pair: Lab) -> None:
         assert bundled(pair, STRANGERS) != before
 
 
-@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
+@takeovers
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 

@@ -1,7 +1,4 @@
-"""The figures in docs/figures.md, each measured and judged; fewer rounds without --full.
-
-The site is testcase.yaml with one rule more, for a UDP probe each 5 ms.
-"""
+"""The figures in docs/figures.md, each measured and judged; fewer rounds without --full."""
 
 from __future__ import annotations
 
@@ -17,19 +14,12 @@ from appliance.lab.drill import Watch
 from appliance.lab.faults import HOGS, LOOPS, unit, wait
 from appliance.lab.pair import Lab
 from vmtests.figures import Figures
-from vmtests.installed import CLONE, Installed
+from vmtests.installed import Installed
 from vmtests.observe import moves, settle, typing
-
-RULE = "    - {from: inside, to: outside, service: icmp}\n"
-SITE = (
-    (CLONE / "examples/testcase.yaml")
-    .read_text()
-    .replace("testcase", "figures")
-    .replace(RULE, RULE + RULE.replace("icmp", "udp"))
-)
+from vmtests.ways import PROBED
 
 pytestmark = pytest.mark.figures
-on_this_site = pytest.mark.parametrize("lab", [SITE], ids=["figures"], indirect=True)
+on_this_site = pytest.mark.parametrize("lab", [PROBED], ids=["figures"], indirect=True)
 
 ADVERT = 100  # ms, the default
 MILLISECONDS = 1000
@@ -46,7 +36,7 @@ Build = Callable[..., float]
 def build(installed: Installed, tmp_path: Path) -> Build:
     """Build the site's image in a folder; how many seconds that took."""
     file = tmp_path / "site.yaml"
-    file.write_text(SITE)
+    file.write_text(PROBED)
 
     def build(folder: str, *options: str) -> float:
         begin = time.monotonic()

@@ -12,20 +12,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.lab import load
 from appliance.lab.control import Shell
 from appliance.lab.pair import Lab
-from vmtests.conftest import TESTCASE
 from vmtests.observe import moves, typing, until
 from vmtests.operator import HEALTHY_WITHIN, Operator
+from vmtests.ways import PROBED
 
-SITE = (
-    TESTCASE.read_text()
-    .replace("site: testcase", "site: operating")
-    .replace("  ssh: {from", "  metrics: {from: inside}\n  ssh: {from")
-)
 B = "192.168.1.3"
 SNAT = load.Path("snat", "inside", "outside", ip_address(B))
 HELD = load.Cell(load.Kind.HELD, SNAT, load.Mode.PORT)
 
-pytestmark = pytest.mark.parametrize("lab", [SITE], indirect=True, ids=["operating"])
+pytestmark = pytest.mark.parametrize("lab", [PROBED], indirect=True, ids=["figures"])
 
 
 def verdicts(operator: Operator, port: int = 22) -> dict[int, tuple[bool, str | None]]:

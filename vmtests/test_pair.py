@@ -80,7 +80,9 @@ def test_a_changed_site_is_loaded_without_a_change_of_roles(pair: Lab) -> None:
             reload(Scene.now(pair), plan)
             moves(session, count=30)
         for node in pair.nodes.values():
-            node.succeed(f"for _ in $(seq {RELOADS}); do systemctl reload keepalived; sleep 0.3; done")
+            node.succeed(
+                f"for _ in $(seq {RELOADS}); do systemctl reload keepalived; sleep 0.3; done"
+            )
         assert session.stop().survived
     assert keepalived(pair) == before
     assert watch.takeovers() == 0

@@ -1,4 +1,4 @@
-"""The site of the matrix and the soak, and the ways through it."""
+"""The sites that several tests share, each one pair for all of them, and the ways through them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ FILE = CLONE / "vmtests/sites/matrix.yaml"
 SITE = FILE.read_text()
 PLAN = load(FILE)
 
+# testcase.yaml with a rule more, for a UDP probe each 5 ms, and with metrics.
+PROBED = (
+    (CLONE / "examples/testcase.yaml")
+    .read_text()
+    .replace("site: testcase", "site: figures")
+    .replace("  rules:\n", "  rules:\n    - {from: inside, to: outside, service: udp}\n")
+    .replace("  ssh: {from", "  metrics: {from: inside}\n  ssh: {from")
+)
+
+# What the matrix and the soak have.
 SNAT = Path("snat", "inside", "outside", ip_address("192.168.1.3"))
 DNAT = Path("dnat", "outside", "inside", ip_address("192.168.1.100"))
 # A host for each address that the site names: the IPv6 ones have hosts of their own.
