@@ -75,6 +75,7 @@ def test_session_survives_planned_handovers_there_and_back(pair: Lab) -> None:
 def test_a_changed_site_is_loaded_without_a_change_of_roles(pair: Lab) -> None:
     """Both nodes' keepalived go on as they are: no process ends, no virtual address moves."""
     before, watch = keepalived(pair), Watch.begin(pair)
+    assert all(told[1:] == ["RR", "60", "1000000", "2000000"] for told in before.values()), before
     with typing(pair) as session:
         for plan in (one_rule_more(pair.plan), pair.plan):
             reload(Scene.now(pair), plan)
@@ -88,10 +89,15 @@ def test_a_changed_site_is_loaded_without_a_change_of_roles(pair: Lab) -> None:
     assert watch.takeovers() == 0
 
 
-def keepalived(pair: Lab) -> dict[str, str]:
-    """Its processes on each node."""
-    own = "pgrep -P $(systemctl show -P MainPID keepalived)"
-    return {name: node.succeed(own) for name, node in pair.nodes.items()}
+def keepalived(pair: Lab) -> dict[str, list[str]]:
+    """Its process on each node: number, scheduling class and priority, and how many microseconds
+    of processor time may pass without a sleep until it is warned, and until it is killed.
+    """
+    ask = (
+        "pid=$(pgrep -P $(systemctl show -P MainPID keepalived)); ps -o pid=,cls=,rtprio= -p $pid; "
+        "sed -n 's/^Max realtime timeout//p' /proc/$pid/limits"
+    )
+    return {name: node.succeed(ask).split()[:5] for name, node in pair.nodes.items()}
 
 
 def test_without_state_sync_the_same_power_loss_kills_the_session(pair: Lab) -> None:
