@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,6 +23,7 @@ from vmtests.installed import CLONE, Installed, install
 from vmtests.matrix import Matrix
 from vmtests.observe import settle
 from vmtests.operator import Operator, operating
+from vmtests.wanted import Wanted
 
 ARTEFACTS = CLONE / "artefacts"
 Begun = AbstractContextManager[Lab]
@@ -56,7 +56,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def site(item: pytest.Item) -> str:
-    """What parametrises the pair of a test; testcase.yaml's, and those without one, are alike."""
+    """What parametrises the pair of a test, if it has one."""
+    if "lab" not in getattr(item, "fixturenames", ()):
+        return ""
     chosen = item.callspec.params if hasattr(item, "callspec") else {}
     return repr(chosen.get("lab"))
 
@@ -111,15 +113,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.fixture(scope="session")
-def build(installed: Installed) -> Callable[[str], Path]:
-    """Build the image of a site, given as text, by the installed command; its folder."""
+def build(installed: Installed) -> Callable[[Wanted], Path]:
+    """Build the image of what is wanted by the installed command; its folder."""
 
-    def build(text: str) -> Path:
-        name = re.search(r"^site: *(\S+)", text, re.MULTILINE)
-        assert name
-        site = installed.home / f"{name[1]}.yaml"
-        site.write_text(text)
-        out = installed.home / name[1]
+    def build(wanted: Wanted) -> Path:
+        site, out = installed.home / f"{wanted.name}.yaml", installed.home / wanted.name
+        site.write_text(wanted.text)
         installed.run("build", site, "-o", out)
         return out
 
@@ -133,17 +132,17 @@ def lab_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def begin(build: Callable[[str], Path], figures: Figures, lab_key: Path) -> Callable[..., Begun]:
-    """Have the pair of a site, given as text, begin: a context that gives it when it is ready."""
+def begin(build: Callable[[Wanted], Path], figures: Figures, lab_key: Path) -> Callable[..., Begun]:
+    """Have a pair begin: a context that gives it when it is ready."""
     key = lab_key.with_suffix(".pub").read_text().strip()
 
     @contextmanager
-    def begin(text: str, **more: Any) -> Iterator[Lab]:
-        built = build(text)
-        plan = load(built.with_suffix(".yaml"))
+    def begin(wanted: Wanted, elsewhere: Collection[str] = ()) -> Iterator[Lab]:
+        built = build(wanted)
         (raw,) = built.glob("*.raw")
-        where = ARTEFACTS / plan.site
-        with Lab(plan, image=raw, peers=peers_image(), workdir=where, key=key, **more) as lab:
+        plan, where = load(built.with_suffix(".yaml")), ARTEFACTS / wanted.name
+        way = {"clients": wanted.clients, "elsewhere": elsewhere, "key": key}
+        with Lab(plan, image=raw, peers=peers_image(), workdir=where, **way) as lab:
             try:
                 lab.wait_ready(timeout=600)
             except BaseException:
@@ -157,13 +156,9 @@ def begin(build: Callable[[str], Path], figures: Figures, lab_key: Path) -> Call
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest, begin: Callable[..., Begun]) -> Iterator[Lab]:
-    """A pair, ready, for all tests of a site: testcase.yaml, or what parametrises it.
-
-    That is a site's text, or this and the clients that are wanted on its networks.
-    """
-    asked = getattr(request, "param", TESTCASE.read_text())
-    text, clients = (asked, {}) if isinstance(asked, str) else asked
-    with begin(text, clients=clients) as lab:
+    """A pair, ready, for all tests of a site: testcase.yaml, or what is wanted."""
+    wanted = getattr(request, "param", Wanted(TESTCASE.read_text()))
+    with begin(wanted) as lab:
         yield lab
 
 

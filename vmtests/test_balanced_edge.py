@@ -17,6 +17,7 @@ from appliance.lab.pair import Lab
 from appliance.lab.who import Asked
 from vmtests.balanced import cells, example, led, lost, named, takeovers, without_state
 from vmtests.controls import power_loss_alone
+from vmtests.wanted import on
 
 SITE, PLAN = example("edge")
 CLIENTS, HOST = 8, "wan-clients"
@@ -29,7 +30,7 @@ WAYS = (
 )
 KINDS = (Kind.SSH, Kind.SSH_IDLE, Kind.DOWNLOAD, Kind.HELD, Kind.NEXT)
 
-pytestmark = pytest.mark.parametrize("lab", [(SITE, {"wan": CLIENTS})], ids=["edge"], indirect=True)
+pytestmark = on(SITE, {"wan": CLIENTS})
 
 
 @pytest.fixture

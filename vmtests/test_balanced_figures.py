@@ -22,6 +22,7 @@ from appliance.site import load
 from vmtests.figures import Figures
 from vmtests.installed import CLONE, Installed
 from vmtests.observe import moves, settle
+from vmtests.wanted import on
 
 FILE = CLONE / "vmtests/sites/requests.yaml"
 SITE = FILE.read_text()
@@ -33,9 +34,7 @@ MILLISECONDS = 1000
 Rounds = Callable[[int, int], range]
 
 pytestmark = pytest.mark.figures
-on_this_site = pytest.mark.parametrize(
-    "lab", [(SITE, {"public": 1})], ids=["requests"], indirect=True
-)
+on_this_site = on(SITE, {"public": 1})
 
 
 def crowded(count: int) -> str:

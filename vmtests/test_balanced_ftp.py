@@ -26,6 +26,7 @@ from vmtests.balanced import (
 )
 from vmtests.controls import power_loss_alone
 from vmtests.figures import Figures
+from vmtests.wanted import on
 
 SITE, PLAN = example("ftp-lvs")
 (FTP,) = PLAN.virtual_services
@@ -33,9 +34,7 @@ SITE, PLAN = example("ftp-lvs")
 CLIENTS, HOST = 12, "public-clients"
 BUSY = 6  # of the clients' addresses: those with all kinds of sessions
 
-pytestmark = pytest.mark.parametrize(
-    "lab", [(SITE, {"public": CLIENTS})], ids=["ftp-lvs"], indirect=True
-)
+pytestmark = on(SITE, {"public": CLIENTS})
 
 
 @pytest.fixture

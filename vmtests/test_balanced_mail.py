@@ -25,6 +25,7 @@ from appliance.plan.virtual import OnFailure, Scheduler, VirtualService
 from vmtests.balanced import cells, example, led, lost, takeovers, without_state
 from vmtests.controls import power_loss_alone, without_conntrackd
 from vmtests.observe import settle, until
+from vmtests.wanted import Wanted, on
 
 SITE, PLAN = example("mail-balancer")
 WALLS_SITE, WALLS_PLAN = example("mail-firewall")
@@ -36,9 +37,7 @@ REAL = {"smtp-1", "smtp-2"}
 NOTICED = 90.0
 FORGOTTEN = 150.0  # seconds: IPVS counts what has ended for two minutes more
 
-on_the_balancer = pytest.mark.parametrize(
-    "lab", [(SITE, {"front": 4})], ids=["mail-balancer"], indirect=True
-)
+on_the_balancer = on(SITE, {"front": 4})
 
 
 @pytest.fixture
@@ -159,8 +158,8 @@ class Network:
 def joined(begin: Callable[..., AbstractContextManager[Lab]]) -> Iterator[Network]:
     """Four nodes, ready."""
     with (
-        begin(WALLS_SITE, clients={"front": 4}, elsewhere=["back"]) as walls,
-        begin(SITE, elsewhere=["front"]) as balancers,
+        begin(Wanted(WALLS_SITE, {"front": 4}), elsewhere=["back"]) as walls,
+        begin(Wanted(SITE), elsewhere=["front"]) as balancers,
     ):
         walls.join("back", balancers, "front")
         yield Network(walls, balancers)

@@ -25,6 +25,7 @@ from vmtests.balanced import (
 )
 from vmtests.controls import power_loss_alone
 from vmtests.installed import CLONE
+from vmtests.wanted import on
 
 FILE = CLONE / "vmtests/sites/modes.yaml"
 PLAN = load(FILE)
@@ -32,9 +33,7 @@ CLIENTS, HOST = 8, "public-clients"
 FTP, DIRECT, TUNNEL = (named(PLAN, name) for name in ("ftp", "direct", "tunnel"))
 ASIDE = (DIRECT, TUNNEL)  # whose answers do not come by
 
-pytestmark = pytest.mark.parametrize(
-    "lab", [(FILE.read_text(), {"public": CLIENTS})], ids=["modes"], indirect=True
-)
+pytestmark = on(FILE.read_text(), {"public": CLIENTS})
 
 
 def sources(pair: Lab, count: int) -> list[Address]:

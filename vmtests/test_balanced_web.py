@@ -32,6 +32,7 @@ from vmtests.balanced import (
 from vmtests.controls import power_loss_alone
 from vmtests.observe import moves, until
 from vmtests.operator import Operator
+from vmtests.wanted import on
 
 SITE, PLAN = example("web-bundle")
 WEB, SHELL = named(PLAN, "web"), named(PLAN, "shell")
@@ -41,9 +42,7 @@ KNOWN, STRANGERS = slice(12), slice(12, CLIENTS)  # of the clients' addresses
 REAL = {"web-1", "web-2"}
 NOTICED = 30.0  # seconds for a check of each 2 s to fail, or to be well again, on a slow machine
 
-pytestmark = pytest.mark.parametrize(
-    "lab", [(SITE, {"public": CLIENTS})], ids=["web-bundle"], indirect=True
-)
+pytestmark = on(SITE, {"public": CLIENTS})
 
 Led = dict[Address, set[str | None]]
 

@@ -16,10 +16,11 @@ from appliance.lab.pair import Lab
 from vmtests.figures import Figures
 from vmtests.installed import Installed
 from vmtests.observe import moves, settle, typing
+from vmtests.wanted import on
 from vmtests.ways import PROBED
 
 pytestmark = pytest.mark.figures
-on_this_site = pytest.mark.parametrize("lab", [PROBED], ids=["figures"], indirect=True)
+on_this_site = on(PROBED)
 
 ADVERT = 100  # ms, the default
 MILLISECONDS = 1000

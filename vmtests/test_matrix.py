@@ -31,6 +31,7 @@ from vmtests.expected import (
     wrong,
 )
 from vmtests.matrix import Matrix
+from vmtests.wanted import on
 from vmtests.ways import FEW, PLAN, SITE, WAYS
 
 FAULTS = catalogue(PLAN)
@@ -44,7 +45,7 @@ SHORT = (
 CELLS = load.cells(WAYS)
 ALONE = 180.0  # seconds without a standby
 
-pytestmark = pytest.mark.parametrize("lab", [SITE], ids=["matrix"], indirect=True)
+pytestmark = on(SITE)
 
 Judge = Callable[[Outcome], None]
 

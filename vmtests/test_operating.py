@@ -6,7 +6,6 @@ import json
 from ipaddress import ip_address
 from typing import Any
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.lab import load
@@ -14,13 +13,14 @@ from appliance.lab.control import Shell
 from appliance.lab.pair import Lab
 from vmtests.observe import moves, typing, until
 from vmtests.operator import HEALTHY_WITHIN, Operator
+from vmtests.wanted import on
 from vmtests.ways import PROBED
 
 B = "192.168.1.3"
 SNAT = load.Path("snat", "inside", "outside", ip_address(B))
 HELD = load.Cell(load.Kind.HELD, SNAT, load.Mode.PORT)
 
-pytestmark = pytest.mark.parametrize("lab", [PROBED], indirect=True, ids=["figures"])
+pytestmark = on(PROBED)
 
 
 def verdicts(operator: Operator, port: int = 22) -> dict[int, tuple[bool, str | None]]:

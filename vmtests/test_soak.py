@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from appliance.lab import load
 from appliance.lab.drill import undergo
 from appliance.lab.errors import LabAssertion
@@ -14,9 +12,10 @@ from appliance.lab.load import Load
 from appliance.lab.pair import Lab
 from vmtests.expected import wrong
 from vmtests.soak import Growth, sequence, unsound
+from vmtests.wanted import on
 from vmtests.ways import FEW, PLAN, SITE
 
-pytestmark = pytest.mark.parametrize("lab", [SITE], ids=["matrix"], indirect=True)
+pytestmark = on(SITE)
 
 # Seconds between the first probe's packets: no gap is measured here, and a node boots sooner
 # beside less work.

@@ -11,6 +11,7 @@ import pytest
 from appliance.render.site import render
 from appliance.site import load
 from vmtests.installed import CLONE, Installed
+from vmtests.wanted import Wanted
 
 EXAMPLE = CLONE / "examples/testcase.yaml"
 
@@ -45,8 +46,8 @@ def test_a_bad_file_ends_with_2_and_writes_nothing(installed: Installed, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_wheel_builds_an_image_with_its_manifest(build: Callable[[str], Path]) -> None:
-    built = build(EXAMPLE.read_text())
+def test_the_wheel_builds_an_image_with_its_manifest(build: Callable[[Wanted], Path]) -> None:
+    built = build(Wanted(EXAMPLE.read_text()))
     manifest = json.loads((built / "manifest.json").read_text())
     assert manifest["site_digest"] == load(EXAMPLE).digest
     assert "keepalived" in manifest["packages"]
