@@ -4,45 +4,27 @@ the real servers on a VLAN.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 import pytest
 
-from appliance.lab import load
 from appliance.lab.drill import drill
 from appliance.lab.expect import prove_all
 from appliance.lab.faults import Fault
-from appliance.lab.load import Cell, Kind, Mode, Path
+from appliance.lab.load import Cell
 from appliance.lab.pair import Lab
 from appliance.lab.who import Asked
-from vmtests.balanced import cells, example, led, lost, named, takeovers, without_state
+from vmtests import edge
+from vmtests.balanced import led, lost, takeovers, without_state
 from vmtests.controls import power_loss_alone
+from vmtests.edge import CLIENTS, FOUR, HOST, PLAN, SITE, SIX
 from vmtests.wanted import on
-
-SITE, PLAN = example("edge")
-CLIENTS, HOST = 8, "wan-clients"
-FOUR, SIX = named(PLAN, "web").addresses
-
-# Through the firewall beside the services, behind source NAT and without any.
-WAYS = (
-    Path("out by IPv4", "lan", "wan", ip_address("198.51.100.1")),
-    Path("out by IPv6", "lan", "wan-2", ip_address("2001:db8:1::1")),
-)
-KINDS = (Kind.SSH, Kind.SSH_IDLE, Kind.DOWNLOAD, Kind.HELD, Kind.NEXT)
 
 pytestmark = on(SITE, {"wan": CLIENTS})
 
 
 @pytest.fixture
 def sessions(pair: Lab, pytestconfig: pytest.Config) -> tuple[Cell, ...]:
-    """Over each service from some addresses of both IP versions, and through the firewall."""
-    full, client = pytestconfig.getoption("--full"), pair.hosts[HOST]
-    few = [each for version in (4, 6) for each in client.addresses(version)[: 4 if full else 2]]
-    modes = tuple(Mode) if full else (Mode.PORT, Mode.EPRT)
-    return (
-        *(c for service in PLAN.virtual_services for c in cells(service, HOST, few, full=full)),
-        *load.cells(WAYS, KINDS, modes),
-    )
+    """All that runs through the pair."""
+    return edge.sessions(pair, full=pytestconfig.getoption("--full"))
 
 
 def test_what_the_site_expects_holds(pair: Lab) -> None:
