@@ -16,11 +16,6 @@ from appliance.image import Built, Hardware
 from appliance.image import build as build_image
 from appliance.render.site import render
 
-UNPROVEN = (
-    "This image balances load: its files are checked by the programs that read them, but no test "
-    "has shown yet, as for the firewall, that balanced sessions outlive a takeover."
-)
-
 
 def build(
     site: Annotated[Path, typer.Argument(help="The site file.", metavar="SITE")],
@@ -43,10 +38,7 @@ def build(
     """
     plan = read(site)
     built = build_image(plan, render(plan), output, hardware, version, fresh=no_cache)
-    errors = Console(stderr=True)
-    errors.print(_summary(built))
-    if plan.virtual_services:
-        errors.print(UNPROVEN)
+    Console(stderr=True).print(_summary(built))
     typer.echo(built.raw)
 
 
