@@ -74,6 +74,7 @@ def test_many_services_are_rendered(
 
 
 @on_this_site
+@pytest.mark.long
 def test_somebody_new_is_served_soon_after_power_loss(
     pair: Lab, figures: Figures, rounds: Rounds
 ) -> None:
@@ -93,6 +94,7 @@ def test_somebody_new_is_served_soon_after_power_loss(
 
 
 @on_this_site
+@pytest.mark.long
 def test_many_services_are_loaded_and_cost_a_request_little(
     pair: Lab, figures: Figures, rounds: Rounds, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ def ask(pair: Lab) -> float:
 
 
 @on_this_site
+@pytest.mark.long
 def test_requests_beside_plain_ipvs(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     """The same node with nothing but IPVS, set up by ipvsadm: no firewall, no state, no peer."""
     rates: dict[bool, list[float]] = {False: [], True: []}

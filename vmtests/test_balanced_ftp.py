@@ -54,7 +54,9 @@ def test_a_client_stays_on_one_server_and_both_have_clients(pair: Lab) -> None:
     assert set().union(*servers.values()) == {"ftp-1", "ftp-2"}
 
 
-@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", [POWER_LOSSES, pytest.param(HANDOVER, marks=pytest.mark.long)], ids=lambda f: f.name
+)
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 
@@ -82,6 +84,7 @@ def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ..
     assert len(lost(outcome.reports)) == len(sessions)
 
 
+@pytest.mark.long
 def test_without_templates_data_goes_astray(pair: Lab) -> None:
     """With `rr` a client's server is only known by its template: conntrackd carries the control
     connections alone, and of new data connections some meet a server that awaits none.

@@ -22,7 +22,7 @@ from appliance.lab.mail import Sent
 from appliance.lab.pair import Lab
 from appliance.lab.who import Asked, everyone
 from appliance.plan.virtual import OnFailure, Scheduler, VirtualService
-from vmtests.balanced import cells, example, led, lost, takeovers, without_state
+from vmtests.balanced import HANDOVER, POWER_LOSSES, cells, example, led, lost, without_state
 from vmtests.controls import power_loss_alone, without_conntrackd
 from vmtests.observe import settle, until
 from vmtests.wanted import Wanted, on
@@ -47,7 +47,7 @@ def sessions(pair: Lab) -> tuple[Cell, ...]:
 
 
 @on_the_balancer
-@pytest.mark.parametrize("weights", [(1, 1), (3, 1)], ids=str)
+@pytest.mark.parametrize("weights", [pytest.param((1, 1), marks=pytest.mark.long), (3, 1)], ids=str)
 def test_connections_are_shared_by_weight(pair: Lab, weights: tuple[int, int]) -> None:
     """Least connections as the site has it, which knows no weights, and weighted."""
     until(lambda: not any(connections(pair)), FORGOTTEN, "no connections")
@@ -85,12 +85,14 @@ def change(pair: Lab, how: Callable[[VirtualService], VirtualService]) -> None:
 
 
 @on_the_balancer
-@takeovers
+@pytest.mark.long
+@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 
 
 @on_the_balancer
+@pytest.mark.long
 def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ...]) -> None:
     """The negative control of what outlives above."""
     with without_state(pair):
@@ -184,15 +186,16 @@ def test_accepted_mail_arrives_once_while_each_pair_loses_power(
     network: Network, through: tuple[Cell, ...], pytestconfig: pytest.Config
 ) -> None:
     """With --full each dead node comes back, and the other one dies."""
-    times = 2 if pytestconfig.getoption("--full") else 1
+    full = pytestconfig.getoption("--full")
     with load.start(network.walls, through) as traffic, sending(network) as letters:
-        for pair in network.pairs * times:
+        for pair in network.pairs * (2 if full else 1):
             scene = Scene.now(pair)
             power_loss(scene)
             pair.wait_active(scene.standby, READY_WITHIN)
             traffic.moves()
-            restore(scene)
-            pair.wait_ready(READY_WITHIN)
+            if full:
+                restore(scene)
+                pair.wait_ready(READY_WITHIN)
         reports = traffic.stop()
     fates = mail.wait_delivered(network.balancers.hosts.values(), *letters)
     print(f"{sum(fates.on.values())} messages, on {dict(fates.on)}")

@@ -20,12 +20,13 @@ from appliance.lab.who import Asked, who
 from appliance.plan.model import Address
 from appliance.plan.virtual import Persistence, Scheduler, VirtualService
 from vmtests.balanced import (
+    HANDOVER,
+    POWER_LOSSES,
     cells,
     example,
     led,
     lost,
     named,
-    takeovers,
     untold,
     without_state,
 )
@@ -78,45 +79,13 @@ def test_what_the_site_expects_holds(pair: Lab) -> None:
     assert len(prove_all(pair)) == len(PLAN.expectations)
 
 
-def test_a_client_meets_one_server_on_both_ports_also_after_takeovers(pair: Lab) -> None:
-    """By templates alone, for the scheduler is `rr`; the second takeover is by a node that was
-    told of them by the agent.
-    """
-    before = bundled(pair)
-    assert all(len(each) == 1 for each in before.values()), before
-    assert set().union(*before.values()) == REAL
-    for _ in range(2):
-        scene = Scene.now(pair)
-        power_loss(scene)
-        pair.wait_active(scene.standby)
-        assert bundled(pair) == before
-        restore(scene)
-        pair.wait_ready(READY_WITHIN)
-        until(lambda: in_step(pair), NOTICED, "equal tables")
-
-
-def in_step(pair: Lab) -> bool:
-    """Whether the standby's IPVS has as much as the active node's."""
-    state = pair.standby().state()
-    return bool(state) and set(state["ipvs"]["difference"].values()) == {0}
-
-
-def test_without_templates_a_client_meets_another_server(pair: Lab) -> None:
-    """The negative control of the same server after takeovers: these clients are new."""
-    with untold(pair):
-        before = bundled(pair, STRANGERS)
-        assert all(len(each) == 1 for each in before.values()), before
-        scene = Scene.now(pair)
-        power_loss(scene)
-        pair.wait_active(scene.standby)
-        assert bundled(pair, STRANGERS) != before
-
-
-@takeovers
+@pytest.mark.long
+@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 
 
+@pytest.mark.long
 def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ...]) -> None:
     """The negative control of what outlives above."""
     with without_state(pair):
@@ -181,7 +150,9 @@ def test_a_drained_server_keeps_what_it_has_and_gets_nothing_new(
     until(lambda: answers(pair) == REAL, NOTICED, "both servers")
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", ["weights", *(pytest.param(c, marks=pytest.mark.long) for c in (*CHANGES,)[1:])]
+)
 def test_a_changed_service_is_loaded_without_losing_a_connection(pair: Lab, change: str) -> None:
     few = cells(WEB, HOST, pair.hosts[HOST].addresses()[:4], full=True)
     changed = replace(PLAN, virtual_services=tuple(map(CHANGES[change], PLAN.virtual_services)))
@@ -191,3 +162,39 @@ def test_a_changed_service_is_loaded_without_losing_a_connection(pair: Lab, chan
             pair.wait_ready()
             traffic.moves()
         assert not lost(traffic.stop())
+
+
+def test_a_client_meets_one_server_on_both_ports_also_after_takeovers(
+    pair: Lab, rounds: Callable[[int, int], range]
+) -> None:
+    """By templates alone, for the scheduler is `rr`; with --full the second takeover is by a node
+    that was told of them by the agent.
+    """
+    before = bundled(pair)
+    assert all(len(each) == 1 for each in before.values()), before
+    assert set().union(*before.values()) == REAL
+    for _ in rounds(1, 2):
+        scene = Scene.now(pair)
+        power_loss(scene)
+        pair.wait_active(scene.standby)
+        assert bundled(pair) == before
+        restore(scene)
+        pair.wait_ready(READY_WITHIN)
+        until(lambda: in_step(pair), NOTICED, "equal tables")
+
+
+def in_step(pair: Lab) -> bool:
+    """Whether the standby's IPVS has as much as the active node's."""
+    state = pair.standby().state()
+    return bool(state) and set(state["ipvs"]["difference"].values()) == {0}
+
+
+def test_without_templates_a_client_meets_another_server(pair: Lab) -> None:
+    """The negative control of the same server after takeovers: these clients are new."""
+    with untold(pair):
+        before = bundled(pair, STRANGERS)
+        assert all(len(each) == 1 for each in before.values()), before
+        scene = Scene.now(pair)
+        power_loss(scene)
+        pair.wait_active(scene.standby)
+        assert bundled(pair, STRANGERS) != before

@@ -132,7 +132,9 @@ CONTROLS = {
 }
 
 
-@pytest.mark.parametrize("missing", CONTROLS)
+@pytest.mark.parametrize(
+    "missing", [pytest.param(m, marks=pytest.mark.long) if m == LAX else m for m in CONTROLS]
+)
 def test_control(pair: Lab, missing: str, matrix: Matrix) -> None:
     """What survives above, survives because of this: without it the same is lost."""
     few = load.cells(WAYS, (Kind.SSH,)) if missing == LAX else FEW
