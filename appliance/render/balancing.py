@@ -142,6 +142,11 @@ def _answered_elsewhere(plan: Plan) -> list[VirtualService]:
     return [s for s in plan.virtual_services if s.forward is not Forward.NAT]
 
 
+def translates(plan: Plan) -> bool:
+    """Whether IPVS rewrites addresses."""
+    return any(service.forward is Forward.NAT for service in plan.virtual_services)
+
+
 def untranslated(plan: Plan) -> Iterator[nft.Rule]:
     """A server that answers the client itself must see the client's address."""
     if services := _answered_elsewhere(plan):
@@ -185,11 +190,6 @@ def sync_messages(view: View, pair: Pair) -> Iterator[Line]:
 
 
 # Active FTP: the server opens data connections to the client
-
-
-def opens_data_connections(plan: Plan) -> bool:
-    """Whether there is a service whose servers do."""
-    return any(map(_is_active, plan.virtual_services))
 
 
 def data_connections(view: View) -> Iterator[Line]:

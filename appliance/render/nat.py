@@ -11,6 +11,8 @@ from appliance.render.nft import Base, Chain, Family, Hook, Kind, Policy, Priori
 from appliance.render.services import matches
 from appliance.render.view import View
 
+CARRIED = "Also for IPVS: without a chain like this conntrackd would lose its translations."
+
 
 def destination(view: View) -> Chain:
     """Rewrite destinations before routing."""
@@ -25,12 +27,16 @@ def source(view: View) -> Chain:
     """Rewrite sources after routing.
 
     What the node itself sends keeps its address: the peer knows VRRP and state by it.
+
+    Without any such chain the kernel does not note on a connection that its translation is decided
+    (IPS_DST_NAT_DONE), and conntrackd then takes what IPVS has rewritten for untranslated.
     """
     own = nft.rule(nft.own_source(), nft.accept(), comment="the node's own")
     rules = chain.from_iterable(_source(view, entry) for entry in view.plan.source_nat)
     base = Base(Kind.NAT, Hook.POSTROUTING, Priority.SRCNAT, Policy.ACCEPT)
+    noted = [nft.Remark(CARRIED)] if balancing.translates(view.plan) else []
     balanced = (*balancing.untranslated(view.plan), *balancing.data_sources(view))
-    return Chain("source-nat", (own, *balanced, *rules), base)
+    return Chain("source-nat", (*noted, own, *balanced, *rules), base)
 
 
 def _destination(view: View, entry: DestinationNat) -> Iterator[Rule]:

@@ -65,7 +65,6 @@ def _table(view: View) -> nft.Table:
     marks = balancing.maps(view.plan)
     helping = _helpers(view, base=not marks) if helpers else None
     balanced = balancing.balanced(view, partial(_rule, view)) if marks else None
-    translates = view.plan.source_nat or balancing.opens_data_connections(view.plan)
     chains = [
         _spoofed(),
         helping,
@@ -78,7 +77,7 @@ def _table(view: View) -> nft.Table:
         _input(view, known, balanced, refused),
         _forward(view, known, refused),
         _output(virtual) if virtual else None,
-        nat.source(view) if translates else None,
+        nat.source(view) if view.plan.source_nat or balancing.translates(view.plan) else None,
     ]
     objects: list[nft.Object | MarkMap] = [
         *virtual,
