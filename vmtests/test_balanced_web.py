@@ -41,6 +41,7 @@ WEB, SHELL = named(PLAN, "web"), named(PLAN, "shell")
 CLIENTS, HOST = 24, "public-clients"
 KNOWN, STRANGERS = slice(12), slice(12, CLIENTS)  # of the clients' addresses
 REAL = {"web-1", "web-2"}
+REASON = "HTTP status code error"  # keepalived does not say which code
 NOTICED = 30.0  # seconds for a check of each 2 s to fail, or to be well again, on a slow machine
 
 pytestmark = on(SITE, {"public": CLIENTS})
@@ -114,8 +115,7 @@ def test_a_check_that_fails_takes_a_server_out_and_says_why(pair: Lab, operator:
     try:
         until(lambda: answers(pair) == {"web-2"}, NOTICED, "the other server")
         for node in pair.nodes:
-            reason = "HTTP status code error"  # keepalived does not say which code
-            until(lambda node=node: reason in told(operator, node, ill), NOTICED, "the reason")
+            until(lambda node=node: REASON in told(operator, node, ill), NOTICED, "the reason")
     finally:
         pair.hosts["web-1"].health()
     until(lambda: answers(pair) == REAL, NOTICED, "both servers")

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from appliance.plan.model import Verdict
+from appliance.plan.virtual import Forward
 from appliance.render import balancing, ipvs, ruleset
 from appliance.render.site import KEEPALIVED, KEEPALIVED_UNIT, render
 from appliance.site import load
@@ -52,6 +53,17 @@ def test_what_the_ftp_cluster_expects_holds():
     assert passed == [claim.verdict is Verdict.ACCEPT for claim in claims]
     assert [seen.counted for seen in results[2:]] == [("refused-input",), ("refused-forward",)]
     assert set(passed) == {True, False}
+
+
+@pytest.mark.parametrize("name", ["web-bundle", "mail-balancer", "ftp-lvs", "lone-balancer"])
+def test_beside_what_ipvs_translates_there_is_a_chain_for_nat(name: str):
+    """Without any, conntrackd takes it for untranslated (vmtests/test_balanced_web.py)."""
+    site = plan(name)
+    text = ruleset.render(site, site.nodes[0].name)
+    assert "type nat hook postrouting" in text
+    aside = tuple(replace(each, forward=Forward.DIRECT) for each in site.virtual_services)
+    text = ruleset.render(replace(site, virtual_services=aside), site.nodes[0].name)
+    assert "type nat" not in text
 
 
 def test_a_segment_without_state_does_not_get_as_far_as_the_nodes_own_tcp():
