@@ -92,10 +92,12 @@ def _lines(settings: Mapping[str, str]) -> str:
 
 
 def _network(held: Held, *more: str) -> str:
-    parts = [f"[Match]\nName={held.device}", *more]
-    return "\n\n".join(
-        [*parts, "[Network]\n" + "\n".join(f"Address={address}" for address in held.addresses)]
-    )
+    own = (f"[Address]\nAddress={a}{_SCOPE[a.version]}" for a in held.addresses)
+    return "\n\n".join([f"[Match]\nName={held.device}", *more, *own])
+
+
+# Of a wider scope ARP would ask with it by a card that has no address of its own.
+_SCOPE = {4: "\nScope=host", 6: ""}
 
 
 def _held_quietly(held: Held) -> Iterator[str]:

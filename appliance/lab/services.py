@@ -213,6 +213,7 @@ def _settings(host: Host) -> list[str]:
 def _batch(host: Host) -> Iterator[str]:
     """Lines for `ip -batch`."""
     nodad = {4: "", 6: " nodad"}  # duplicate address detection takes a second
+    quiet = {4: " scope host", 6: " nodad"}  # see appliance.render.real_servers
     yield "link set lo up"
     yield from (f"addr add {a} dev eth0{nodad[a.version]}" for a in host.addresses)
     yield from (f"link set {device} up" for device in devices(host).values())
@@ -220,7 +221,7 @@ def _batch(host: Host) -> Iterator[str]:
     for device, addresses in _held(host).items():
         if device != "lo":
             yield f"link set {device} up"
-        yield from (f"addr add {a} dev {device}{nodad[a.version]}" for a in addresses)
+        yield from (f"addr add {a} dev {device}{quiet[a.version]}" for a in addresses)
     yield from (f"route add {address} dev eth0" for address in host.onward)
     yield from (f"route add default via {a}{_onlink(host, a)}" for a in host.routers)
     for number, way in _tables(host):

@@ -204,7 +204,8 @@ def test_with_direct_routing_the_virtual_address_is_on_lo_as_explain_tells_the_o
     for line in ("net.ipv4.conf.all.arp_ignore = 1", "net.ipv4.conf.all.arp_announce = 2"):
         assert f"    {line}\n" in told
         assert f"ip netns exec web-1 sysctl -qw {line.replace(' ', '')}\n" in script
-    assert "addr add 198.51.100.10 dev lo\n" in script
+    assert "addr add 198.51.100.10 dev lo scope host\n" in script
+    assert "Address=198.51.100.10/32\n    Scope=host\n" in told
     assert "addr add 2001:db8:1::10 dev lo nodad\n" in script
 
 
@@ -223,7 +224,7 @@ def test_at_a_tunnel_the_virtual_address_is_on_its_device() -> None:
     host = hosts(golden("balancer"))["farm-1"]
     script = services.namespace("balancer", host, {"wan": "enp0s3"})
     assert script.index("modprobe ipip\n") < script.index("ip netns add farm-1\n")
-    assert "link set tunl0 up\naddr add 198.51.100.11 dev tunl0\n" in script
+    assert "link set tunl0 up\naddr add 198.51.100.11 dev tunl0 scope host\n" in script
     assert "sysctl -qw net.ipv4.conf.tunl0.rp_filter=0\n" in script
 
 

@@ -250,7 +250,7 @@ def test_other_servers_are_told_to_hold_the_address_and_how(
     golden = Path(__file__).parents[1] / "render" / "golden" / "balancer" / "site.yaml"
     assert run("explain", golden) == 0
     said = capsys.readouterr().out
-    assert "    Name=lo\n\n    [Network]\n    Address=198.51.100.10/32\n" in said
+    assert "    Name=lo\n\n    [Address]\n    Address=198.51.100.10/32\n    Scope=host\n" in said
     assert "    net.ipv4.conf.all.arp_ignore = 1\n    net.ipv4.conf.all.arp_announce = 2\n" in said
     assert "    Name=tunl0\n" in said
     assert "    net.ipv4.conf.tunl0.rp_filter = 0\n" in said
