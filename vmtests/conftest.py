@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """What is marked `long` belongs to --full alone; the tests of a pair follow one another."""
     long = [] if config.getoption("--full") else [i for i in items if i.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
-    pairs = list(dict.fromkeys(map(site, items)))
+    pairs = list(dict.fromkeys(("", *map(site, items))))
     items[:] = sorted((i for i in items if i not in long), key=lambda i: pairs.index(site(i)))
 
 

@@ -20,6 +20,11 @@ class Session(Questions):
         self.expect(b"250 ")
         self.end.setblocking(False)
 
+    def send(self) -> None:
+        """Not before the last answer is there: that would be out of step (RFC 5321 2.1)."""
+        if not self.awaited:
+            super().send()
+
     def expect(self, code: bytes) -> None:
         """The server's next line begins with this."""
         while (line := self.next()) is None:

@@ -12,9 +12,9 @@ from ipaddress import ip_interface
 from appliance.plan.model import Address, Interface, Network
 from appliance.plan.virtual import FTP_DATA, Forward, VirtualService
 
-# Who holds an address of others must not speak of it (ip-sysctl.rst in the kernel's documentation). And
-# it has to be of scope `host`: else ARP asks with it by a card that has no address of its own, and
-# who is asked takes it for that card's.
+# Who holds an address of others must not speak of it (ip-sysctl.rst in the kernel's documentation).
+# And it has to be of scope `host`: else ARP asks with it by a card that has no address of its own,
+# and who is asked takes it for that card's.
 _QUIET = {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}
 
 # What comes out of the tunnel has a client's address, to which another way leads.
