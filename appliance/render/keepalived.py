@@ -19,8 +19,9 @@ REALTIME_PRIORITY = 60
 # The kernel kills a real-time process that does not sleep for so long (microseconds). keepalived's
 # own default kills it exactly when it becomes the active one; and at each reload it lowers a limit
 # that it has set to 0, and dies if the clock ticks before it has set it anew. So it asks for more
-# than it may have: its unit's limit (LimitRTTIME=) holds, and is left alone.
-REALTIME_LIMIT_US = 60_000_000
+# than it may have, which is refused, as it logs at each start and reload ("cannot set realtime
+# rlimit"): its unit's limit (LimitRTTIME=) holds, and is left alone.
+REFUSED_LIMIT_US = 60_000_000
 
 # A link that has just come up may not pass frames yet: who listens only for three adverts then
 # takes the silence for a dead peer.
@@ -56,7 +57,7 @@ def _global(plan: Plan, node: str, pair: Pair, agent: Config) -> Block:
             *ipvs.sync_daemon(plan, node, pair, _name(pair.routers[0])),
             f"notify_fifo {agent.fifo} root",
             f"vrrp_rt_priority {REALTIME_PRIORITY}",
-            f"vrrp_rlimit_rttime {REALTIME_LIMIT_US}",
+            f"vrrp_rlimit_rttime {REFUSED_LIMIT_US}",
             "vrrp_no_swap",
             f"vrrp_startup_delay {STARTUP_S}",
             "vrrp_check_unicast_src",
