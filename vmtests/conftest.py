@@ -100,9 +100,14 @@ def seed(pytestconfig: pytest.Config) -> int:
 
 
 @pytest.fixture(scope="session")
-def rounds(pytestconfig: pytest.Config) -> Callable[[int, int], range]:
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether this is the long form."""
+    return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def rounds(full: bool) -> Callable[[int, int], range]:
     """How often to repeat: `rounds(short, full)`."""
-    full = pytestconfig.getoption("--full")
     return lambda short, long: range(long if full else short)
 
 

@@ -22,9 +22,9 @@ pytestmark = on(SITE, {"wan": CLIENTS})
 
 
 @pytest.fixture
-def sessions(pair: Lab, pytestconfig: pytest.Config) -> tuple[Cell, ...]:
+def sessions(pair: Lab, full: bool) -> tuple[Cell, ...]:
     """All that runs through the pair."""
-    return edge.sessions(pair, full=pytestconfig.getoption("--full"))
+    return edge.sessions(pair, full=full)
 
 
 def test_what_the_site_expects_holds(pair: Lab) -> None:

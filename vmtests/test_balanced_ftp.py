@@ -38,10 +38,10 @@ pytestmark = on(SITE, {"public": CLIENTS})
 
 
 @pytest.fixture
-def sessions(pair: Lab, pytestconfig: pytest.Config) -> tuple[Cell, ...]:
+def sessions(pair: Lab, full: bool) -> tuple[Cell, ...]:
     """From six addresses; with --full all modes from each."""
     sources = pair.hosts[HOST].addresses()[:BUSY]
-    return cells(FTP, HOST, sources, full=pytestconfig.getoption("--full"))
+    return cells(FTP, HOST, sources, full=full)
 
 
 def test_what_the_site_expects_holds(pair: Lab) -> None:

@@ -183,10 +183,9 @@ def through(network: Network) -> tuple[Cell, ...]:
 
 
 def test_accepted_mail_arrives_once_while_each_pair_loses_power(
-    network: Network, through: tuple[Cell, ...], pytestconfig: pytest.Config
+    network: Network, through: tuple[Cell, ...], full: bool
 ) -> None:
     """With --full each dead node comes back, and the other one dies."""
-    full = pytestconfig.getoption("--full")
     with load.start(network.walls, through) as traffic, sending(network) as letters:
         for pair in network.pairs * (2 if full else 1):
             scene = Scene.now(pair)

@@ -42,9 +42,8 @@ def sources(pair: Lab, count: int) -> list[Address]:
 
 
 @pytest.fixture
-def sessions(pair: Lab, pytestconfig: pytest.Config) -> tuple[Cell, ...]:
+def sessions(pair: Lab, full: bool) -> tuple[Cell, ...]:
     """Over each service from some addresses of both IP versions."""
-    full = pytestconfig.getoption("--full")
     few = sources(pair, 4 if full else 2)
     return tuple(
         c for service in PLAN.virtual_services for c in cells(service, HOST, few, full=full)

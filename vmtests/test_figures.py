@@ -54,7 +54,7 @@ def same(folder: Path) -> None:
 
 
 def test_rebuild(
-    request: pytest.FixtureRequest, build: Build, figures: Figures, rounds: Rounds, tmp_path: Path
+    full: bool, build: Build, figures: Figures, rounds: Rounds, tmp_path: Path
 ) -> None:
     """A changed site is composed in seconds, and the same input gives the same bytes."""
     build("one")
@@ -66,7 +66,7 @@ def test_rebuild(
         "rebuild after a change of the site", "s", *composed, goal="median at most 3 s"
     )
     assert size <= 100
-    if request.config.getoption("--full"):  # on a busy machine it says nothing
+    if full:  # on a busy machine it says nothing
         assert rebuilt.median <= 3
 
 
@@ -81,50 +81,46 @@ def test_base(build: Build, figures: Figures, tmp_path: Path) -> None:
 
 
 @on_this_site
-def test_start(pair: Lab, figures: Figures) -> None:
+def test_start(pair: Lab, figures: Figures, full: bool) -> None:
     started = figures.add(
         "all machines from nothing to a ready pair", "s", *figures.started, goal="at most 120 s"
     )
     assert pair.active()
-    assert started.worst <= 120
+    if full:  # on a busy machine it says nothing
+        assert started.worst <= 120
 
 
 @on_this_site
-def test_handover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
-    gaps = []
-    with typing(pair) as session:
-        for _ in rounds(5, 20):
-            giver, taker = pair.active(), pair.standby()
-            with flows.udp(pair.hosts["inside"], pair.hosts["outside"].address) as probe:
-                giver.succeed("appliance-handover")
-                gaps.append(probe.stop().longest_stall * MILLISECONDS)
-            pair.wait_active(taker)
-            pair.wait_ready()
-        report = session.stop()
-    gap = figures.add("gap at a planned handover", "ms", *gaps, goal="median at most 50 ms")
-    assert report.survived, "a session was lost"
-    assert gap.median <= 50
-
-
-@on_this_site
-def test_power_loss(pair: Lab, figures: Figures, rounds: Rounds) -> None:
-    """Ours, and the same pair with keepalived's usual configuration, in the same run."""
+def test_gaps(pair: Lab, figures: Figures, rounds: Rounds, full: bool) -> None:
+    """A planned handover, a loss of power, and one of the same pair with keepalived's usual
+    configuration, in the same run: on a busy machine only their ratios say something.
+    """
+    planned = gaps_at_handovers(pair, rounds(5, 20))
     ours = [gap_at_power_loss(pair) for _ in rounds(2, 10)]
-    gap = figures.add(
-        "gap at power loss, adverts each 100 ms", "ms", *ours, goal="median 400 ms, worst 1 s"
-    )
     usual = []
     for _ in rounds(1, 5):
         settle(pair)
         with usual_configuration(pair):
             usual.append(gap_at_power_loss(pair))
+    handover = figures.add("gap at a planned handover", "ms", *planned, goal="median at most 50 ms")
+    gap = figures.add(
+        "gap at power loss, adverts each 100 ms", "ms", *ours, goal="median 400 ms, worst 1 s"
+    )
     other = figures.add("gap at power loss, usual VRRPv2, adverts each 1 s", "ms", *usual, goal="")
+    part = figures.add(
+        "gap at a planned handover, in those at power loss (medians)",
+        *("", handover.median / gap.median),
+        goal="at most 0.5",
+    )
     ratio = figures.add(
         "usual gap, in our gaps (medians)", "", other.median / gap.median, goal="at least 6"
     )
-    assert gap.median <= 4 * ADVERT
     assert gap.worst < MILLISECONDS
+    assert part.median <= 0.5
     assert ratio.median >= 6
+    if full:
+        assert handover.median <= 50
+        assert gap.median <= 4 * ADVERT
 
 
 @on_this_site
@@ -141,8 +137,25 @@ def test_no_false_takeover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     assert figures.add(what, "", watch.takeovers(), goal="0").worst == 0
 
 
+def gaps_at_handovers(pair: Lab, times: range) -> list[float]:
+    """Milliseconds without an answer to a UDP probe each 5 ms, for so many handovers; none of them
+    may cost a session.
+    """
+    gaps = []
+    with typing(pair) as session:
+        for _ in times:
+            giver, taker = pair.active(), pair.standby()
+            with flows.udp(pair.hosts["inside"], pair.hosts["outside"].address) as probe:
+                giver.succeed("appliance-handover")
+                gaps.append(probe.stop().longest_stall * MILLISECONDS)
+            pair.wait_active(taker)
+            pair.wait_ready()
+        assert session.stop().survived, "a session was lost"
+    return gaps
+
+
 def gap_at_power_loss(pair: Lab) -> float:
-    """Milliseconds without an answer to a UDP probe each 5 ms, when the active node loses power."""
+    """The same milliseconds, when the active node loses power."""
     settle(pair)
     with flows.udp(pair.hosts["inside"], pair.hosts["outside"].address) as probe:
         moves(probe, 100)

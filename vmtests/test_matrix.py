@@ -59,9 +59,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def flows(pytestconfig: pytest.Config) -> tuple[Cell, ...]:
+def flows(full: bool) -> tuple[Cell, ...]:
     """All cells with --full; else some of each kind."""
-    return CELLS if pytestconfig.getoption("--full") else FEW
+    return CELLS if full else FEW
 
 
 @pytest.fixture
