@@ -5,22 +5,23 @@ and the mail network as a whole, with the firewall pair of mail-firewall.yaml be
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import cycle, islice
 
 import pytest
 
-from appliance.lab import load, mail
+from appliance.lab import load, mail, orders
 from appliance.lab.drill import drill
 from appliance.lab.faults import READY_WITHIN, Fault, Scene, power_loss, reload, restore
+from appliance.lab.flows import Carrier
 from appliance.lab.load import Cell, Kind
 from appliance.lab.mail import Sent
 from appliance.lab.pair import Lab
-from appliance.lab.who import Asked, everyone
+from appliance.lab.who import Asked
 from appliance.plan.virtual import OnFailure, Scheduler, VirtualService
 from vmtests.balanced import HANDOVER, POWER_LOSSES, cells, example, led, lost, without_state
 from vmtests.controls import power_loss_alone, without_conntrackd
@@ -32,7 +33,8 @@ WALLS_SITE, WALLS_PLAN = example("mail-firewall")
 (SMTP,) = PLAN.virtual_services
 (VIRTUAL,) = SMTP.addresses
 HOST = "front-clients"
-REAL = {"smtp-1", "smtp-2"}
+REAL = ("smtp-1", "smtp-2")
+ESTABLISHED = "ss -Htn state established sport = :25 | wc -l"
 # Seconds until a check each 10 s has failed three times, 6 s apart, or is well again.
 NOTICED = 90.0
 FORGOTTEN = 150.0  # seconds: IPVS counts what has ended for two minutes more
@@ -53,11 +55,27 @@ def test_connections_are_shared_by_weight(pair: Lab, weights: tuple[int, int]) -
     until(lambda: not any(connections(pair)), FORGOTTEN, "no connections")
     if weights != (1, 1):
         change(pair, lambda service: replace(weighed(service, weights), scheduler=Scheduler.WLC))
-    answers = Counter(everyone(pair.hosts[HOST], VIRTUAL, Asked.SMTP, times=200))
+    with held(pair, 200) as servers:
+        print(servers)
     change(pair, lambda service: service)
-    print(dict(answers))
-    for name, weight in zip(("smtp-1", "smtp-2"), weights, strict=True):
-        assert answers[name] == pytest.approx(200 * weight / sum(weights), rel=0.1)
+    for name, weight in zip(REAL, weights, strict=True):
+        assert servers[name] == pytest.approx(200 * weight / sum(weights), rel=0.1)
+
+
+@contextmanager
+def held(pair: Lab, count: int) -> Iterator[Mapping[str, int]]:
+    """So many connections at once from all addresses; how many of them each server has."""
+    client = pair.hosts[HOST]
+    sources = islice(cycle(client.addresses()), count)
+    opened = {
+        f"{number} from {source}": orders.tcp(
+            VIRTUAL, interval=None, port=25, greeting=False, source=source
+        )
+        for number, source in enumerate(sources)
+    }
+    with Carrier(client, opened) as carrier:
+        assert not carrier.wait_ready()
+        yield {name: int(pair.hosts[name].succeed(ESTABLISHED)) for name in REAL}
 
 
 def connections(pair: Lab) -> list[int]:

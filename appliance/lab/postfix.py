@@ -13,6 +13,10 @@ from appliance.plan.model import Address
 
 MAILBOX_OWNER = 65534  # nobody and nogroup
 
+# A port's queue of connections that none of its programs has taken yet is as long as its number of
+# programs or the limit of any service's, whichever is more (master(8) gives it to listen(2)).
+_QUEUED, _AT_ONCE = 200, 20
+
 _LIBEXEC = "/usr/lib/postfix/sbin"
 # What master(8) expects to find in the queue; the first are the mail system's, the others root's.
 _OWN = (
@@ -39,7 +43,7 @@ smtpd_timeout = 1d
 smtp_dns_support_level = disabled
 smtputf8_enable = no
 in_flow_delay = 0
-default_process_limit = 20
+default_process_limit = {queued}
 minimal_backoff_time = 1s
 maximal_backoff_time = 5s
 queue_run_delay = 1s
@@ -83,7 +87,7 @@ def command(host: str) -> str:
 
 def files(host: str, ports: Sequence[int]) -> dict[str, str]:
     """Its configuration, taking mail."""
-    listening = "".join(f"{port} inet n - n - - smtpd\n" for port in ports)
+    listening = "".join(f"{port} inet n - n - {_AT_ONCE} smtpd\n" for port in ports)
     own = config(host)
     return {f"{own}/main.cf": main(host), f"{own}/master.cf": listening + _SERVICES}
 
@@ -96,6 +100,7 @@ def main(host: str, *, refuses: bool = False, relay: Address | None = None) -> s
         name=host,
         mail=MAIL,
         owner=MAILBOX_OWNER,
+        queued=_QUEUED,
         transport=f"smtp:[{relay}]:25" if relay else "virtual",
         refusing=_REFUSING if refuses else "",
     )
