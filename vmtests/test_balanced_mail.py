@@ -1,35 +1,30 @@
-"""The mail balancer of mail-balancer.yaml: least connections, a failed host that keeps what it has;
-and the mail network as a whole, with the firewall pair of mail-firewall.yaml before it.
+"""The mail balancer of mail-balancer.yaml: least connections, and a failed host that keeps what it
+has.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import cycle, islice
 
 import pytest
 
-from appliance.lab import load, mail, orders
+from appliance.lab import load, orders
 from appliance.lab.drill import drill
-from appliance.lab.faults import READY_WITHIN, Fault, Scene, power_loss, reload, restore
+from appliance.lab.faults import Fault, Scene, reload
 from appliance.lab.flows import Carrier
-from appliance.lab.load import Cell, Kind
-from appliance.lab.mail import Sent
+from appliance.lab.load import Cell
 from appliance.lab.pair import Lab
 from appliance.lab.who import Asked
 from appliance.plan.virtual import OnFailure, Scheduler, VirtualService
 from vmtests.balanced import HANDOVER, POWER_LOSSES, cells, example, led, lost, without_state
-from vmtests.controls import power_loss_alone, without_conntrackd
-from vmtests.observe import settle, until
-from vmtests.wanted import Wanted, on
+from vmtests.controls import power_loss_alone
+from vmtests.observe import until
+from vmtests.wanted import on
 
 SITE, PLAN = example("mail-balancer")
-WALLS_SITE, WALLS_PLAN = example("mail-firewall")
 (SMTP,) = PLAN.virtual_services
 (VIRTUAL,) = SMTP.addresses
 HOST = "front-clients"
@@ -39,7 +34,7 @@ ESTABLISHED = "ss -Htn state established sport = :25 | wc -l"
 NOTICED = 90.0
 FORGOTTEN = 150.0  # seconds: IPVS counts what has ended for two minutes more
 
-on_the_balancer = on(SITE, {"front": 4})
+pytestmark = on(SITE, {"front": 4})
 
 
 @pytest.fixture
@@ -48,7 +43,6 @@ def sessions(pair: Lab) -> tuple[Cell, ...]:
     return cells(SMTP, HOST, pair.hosts[HOST].addresses(), full=True)
 
 
-@on_the_balancer
 @pytest.mark.parametrize("weights", [pytest.param((1, 1), marks=pytest.mark.long), (3, 1)], ids=str)
 def test_connections_are_shared_by_weight(pair: Lab, weights: tuple[int, int]) -> None:
     """Least connections as the site has it, which knows no weights, and weighted."""
@@ -102,14 +96,12 @@ def change(pair: Lab, how: Callable[[VirtualService], VirtualService]) -> None:
     until(in_force, NOTICED, "the change")
 
 
-@on_the_balancer
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 
 
-@on_the_balancer
 @pytest.mark.long
 def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ...]) -> None:
     """The negative control of what outlives above."""
@@ -118,7 +110,6 @@ def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ..
     assert len(lost(outcome.reports)) == len(sessions)
 
 
-@on_the_balancer
 def test_a_host_that_refuses_mail_gets_none_and_keeps_its_sessions(
     pair: Lab, sessions: tuple[Cell, ...]
 ) -> None:
@@ -132,7 +123,6 @@ def test_a_host_that_refuses_mail_gets_none_and_keeps_its_sessions(
         assert not lost(traffic.stop())
 
 
-@on_the_balancer
 @pytest.mark.long
 def test_a_host_that_is_removed_loses_its_sessions(pair: Lab, sessions: tuple[Cell, ...]) -> None:
     """The negative control: it is the weight of 0 that keeps them."""
@@ -154,96 +144,3 @@ def refuse(pair: Lab, weight: int | None = 0) -> None:
         return all(table.get(host.address) == weight for table in tables)
 
     until(noticed, NOTICED, f"{host.name} to be out")
-
-
-# The mail network as a whole
-
-OUTSIDE = ip_address("192.168.0.60")  # what the firewalls lead to the balancers
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The firewall pair, and the balancer pair behind it, on one network between them."""
-
-    walls: Lab
-    balancers: Lab
-
-    @property
-    def pairs(self) -> tuple[Lab, Lab]:
-        """Both, from the outside inward."""
-        return self.walls, self.balancers
-
-
-@pytest.fixture(scope="module")
-def joined(begin: Callable[..., AbstractContextManager[Lab]]) -> Iterator[Network]:
-    """Four nodes, ready."""
-    with (
-        begin(Wanted(WALLS_SITE, {"front": 4}), elsewhere=["back"]) as walls,
-        begin(Wanted(SITE), elsewhere=["front"]) as balancers,
-    ):
-        walls.join("back", balancers, "front")
-        yield Network(walls, balancers)
-
-
-@pytest.fixture
-def network(joined: Network) -> Network:
-    for pair in joined.pairs:
-        settle(pair)
-    return joined
-
-
-@pytest.fixture
-def through(network: Network) -> tuple[Cell, ...]:
-    """A session with a mail server from each address outside."""
-    sources = network.walls.hosts[HOST].addresses()
-    ways = [load.Path(f"from {each}", HOST, SMTP.name, OUTSIDE, each) for each in sources]
-    return load.cells(ways, (Kind.SMTP,))
-
-
-def test_accepted_mail_arrives_once_while_each_pair_loses_power(
-    network: Network, through: tuple[Cell, ...], full: bool
-) -> None:
-    """With --full each dead node comes back, and the other one dies."""
-    with load.start(network.walls, through) as traffic, sending(network) as letters:
-        for pair in network.pairs * (2 if full else 1):
-            scene = Scene.now(pair)
-            power_loss(scene)
-            pair.wait_active(scene.standby, READY_WITHIN)
-            traffic.moves()
-            if full:
-                restore(scene)
-                pair.wait_ready(READY_WITHIN)
-        reports = traffic.stop()
-    fates = mail.wait_delivered(network.balancers.hosts.values(), *letters)
-    print(f"{sum(fates.on.values())} messages, on {dict(fates.on)}")
-    assert sum(bool(count) for count in fates.on.values()) == len(REAL)
-    assert not [why for some in letters for why in some.refused.values()]
-    assert not lost(reports)
-
-
-@contextmanager
-def sending(network: Network) -> Iterator[list[Sent]]:
-    """Mail is sent from outside, some messages a second."""
-    client, stop = network.walls.hosts[HOST], threading.Event()
-    letters: list[Sent] = []
-
-    def work() -> None:
-        while not stop.is_set():
-            letters.append(mail.send(client, OUTSIDE, 5, sources=client.addresses(), interval=0.2))
-
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(work)
-        try:
-            yield letters
-        finally:
-            stop.set()
-        done.result()
-
-
-def test_without_state_the_firewalls_lose_the_sessions(
-    network: Network, through: tuple[Cell, ...]
-) -> None:
-    """The negative control of the sessions above."""
-    with without_conntrackd(network.walls):
-        outcome = power_loss_alone(network.walls, "no state", through)
-    assert len(lost(outcome.reports)) == len(through)

@@ -1,25 +1,28 @@
 """Mail through the pair, and whether each accepted message arrived exactly once.
 
-letters = mail.send(lab.hosts["front"], virtual, 20)
-mail.wait_delivered(lab.hosts.values(), letters)
+with mail.sending(lab.hosts["front"], virtual) as sending:
+    lab.active().kill()
+    sending.moves(20)
+    mail.wait_delivered(lab.hosts.values(), sending.stop())
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from appliance.lab import daemons
-from appliance.lab.control import Shell
-from appliance.lab.errors import LabAssertion
+from appliance.lab.control import Program, Shell
+from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.places import MAIL
 from appliance.plan.model import Address
 
+ANSWER_WITHIN = 180.0  # seconds: more than a message takes that has lost its server
 BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
 
 
@@ -48,33 +51,66 @@ class Delivery:
         return not self.missing and not self.doubled
 
 
-def send(
+class Sending:
+    """Mail under way. Leaving its `with` block ends it."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._last: Sent | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._program.__exit__()
+
+    def peek(self) -> Sent:
+        """What has been sent until now; it goes on."""
+        return self._ask("peek")
+
+    def moves(self, count: int, timeout: float = 120) -> None:
+        """Wait until so many more were accepted; LabAssertion after `timeout` seconds."""
+        goal, end = len(self.peek().accepted) + count, time.monotonic() + timeout
+        pause = threading.Event()
+        while (now := len(self.peek().accepted)) < goal:
+            if time.monotonic() > end:
+                raise LabAssertion(f"{goal - now} of {count} messages not sent in {timeout:g} s")
+            pause.wait(BETWEEN_LOOKS)
+
+    def stop(self) -> Sent:
+        """End it after the messages that are on their way, and say what became of all."""
+        self._last = self._last or self._ask("stop")
+        return self._last
+
+    def _ask(self, word: str) -> Sent:
+        self._program.write(word.encode() + b"\n")
+        line = self._program.line(ANSWER_WITHIN)
+        if line is None:
+            raise HarnessError("the program that sends mail ended without a report")
+        fates: dict[str, str | None] = json.loads(line)
+        accepted = tuple(each for each, why in fates.items() if why is None)
+        return Sent(accepted, {each: why for each, why in fates.items() if why is not None})
+
+
+def sending(
     client: Shell,
     to: Address,
-    count: int = 1,
     *,
     sources: Sequence[Address | None] = (None,),
     port: int = 25,
-    interval: float = 0.0,
     seconds: float = 20.0,
-) -> Sent:
-    """Send so many messages, each by a connection of its own, from the sources in turn.
+) -> Sending:
+    """Send one message after another from each source at once, each by a connection of its own.
 
-    `interval` seconds apart; an answer may take `seconds`.
+    An answer may take `seconds`.
     """
     job = {
         "to": str(to),
         "port": port,
         "sources": [str(source) if source else None for source in sources],
-        "ids": [f"{secrets.token_hex(8)}@lab.example" for _ in range(count)],
         "seconds": seconds,
-        "interval": interval,
     }
-    limit = 60 + count * (interval + seconds)
-    told = client.succeed(daemons.program("mailing", json.dumps(job)), timeout=limit)
-    fates: dict[str, str | None] = dict(json.loads(told))
-    accepted = tuple(each for each, why in fates.items() if why is None)
-    return Sent(accepted, {each: why for each, why in fates.items() if why is not None})
+    return Sending(client.spawn(daemons.program("mailing", json.dumps(job))))
 
 
 def boxes(hosts: Iterable[Shell]) -> dict[str, Counter[str]]:

@@ -1,17 +1,20 @@
 """Sends mail and says which of it was accepted; runs inside a lab host, standard library only.
 
-`mailing JSON`, where the JSON has `to`, `port`, `sources` (addresses to send from in turn; null is
-any), `ids`, `seconds` and `interval`, sends a message for each of the ids, a connection each, and
-prints a list of `[id, null]` or `[id, why it was not accepted]`.
+`mailing JSON`, where the JSON has `to`, `port`, `sources` (addresses; null is any) and `seconds`,
+sends one message after another from each source, a connection each. For each line on its input it
+prints all by their ids, with null or why it was not accepted: `peek` for those until now, `stop`
+(or the end of the input) for all, after those on their way.
 """
 
 from __future__ import annotations
 
 import json
-import select
+import secrets
 import smtplib
 import sys
-from itertools import cycle
+import threading
+
+from appliance.lab.meter import say, words
 
 SENDER = "tester@lab.example"
 RECIPIENT = "anybody@example.net"
@@ -35,13 +38,27 @@ def send(to: str, port: int, source: str | None, identity: str, seconds: float) 
 
 
 def main() -> None:
-    """Send all, so many seconds apart."""
+    """Send until told to stop."""
     job = json.loads(sys.argv[1])
-    fates = []
-    for identity, source in zip(job["ids"], cycle(job["sources"]), strict=False):
-        fates.append([identity, send(job["to"], job["port"], source, identity, job["seconds"])])
-        select.select([], [], [], job["interval"])
-    print(json.dumps(fates), flush=True)
+    fates: dict[str, str | None] = {}
+    stop = threading.Event()
+
+    def work(source: str | None) -> None:
+        while not stop.is_set():
+            identity = f"{secrets.token_hex(8)}@lab.example"
+            fates[identity] = send(job["to"], job["port"], source, identity, job["seconds"])
+
+    threads = [threading.Thread(target=work, args=[source]) for source in job["sources"]]
+    for thread in threads:
+        thread.start()
+    for word in words():
+        if word == "stop":
+            break
+        say(dict(fates))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    say(fates)
 
 
 if __name__ == "__main__":
