@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,18 +15,19 @@ from appliance.lab import ssh
 from appliance.lab.artefacts import collect
 from appliance.lab.pair import Lab
 from appliance.site import load
+from vmtests import evidence
 from vmtests import figures as figure
 from vmtests import matrix as table
+from vmtests.evidence import ARTEFACTS
 from vmtests.figures import Figures
-from vmtests.installed import CLONE, Installed, install
+from vmtests.installed import Installed, install
 from vmtests.matrix import Matrix
 from vmtests.observe import settle
 from vmtests.operator import Operator, operating
 from vmtests.wanted import Wanted
+from vmtests.ways import USUAL
 
-ARTEFACTS = CLONE / "artefacts"
 Begun = AbstractContextManager[Lab]
-TESTCASE = CLONE / "examples/testcase.yaml"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -161,8 +161,8 @@ def begin(build: Callable[[Wanted], Path], figures: Figures, lab_key: Path) -> C
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest, begin: Callable[..., Begun]) -> Iterator[Lab]:
-    """A pair, ready, for all tests of a site: testcase.yaml, or what is wanted."""
-    wanted = getattr(request, "param", Wanted(TESTCASE.read_text()))
+    """A pair, ready, for all tests of a site: the usual one, or what is wanted."""
+    wanted = getattr(request, "param", Wanted(USUAL))
     with begin(wanted) as lab:
         yield lab
 
@@ -171,14 +171,8 @@ def lab(request: pytest.FixtureRequest, begin: Callable[..., Begun]) -> Iterator
 def pair(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab, with every node up and every cable whole; evidence is kept when the test fails."""
     settle(lab)
-    yield lab
-    if failure := request.node.stash.get(FAILED, ""):
-        seed = request.config.getoption("--seed")
-        again = f"python -m pytest --seed {seed} '{request.node.nodeid}'"
-        name = re.sub(r"\W+", "-", request.node.name).strip("-")
-        where = collect(lab, ARTEFACTS / name, again)
-        (where / "failure.txt").write_text(failure)
-        print(f"evidence: {where}\nagain:    {again}")
+    with evidence.of(request, lab):
+        yield lab
 
 
 @pytest.fixture
@@ -188,12 +182,9 @@ def operator(pair: Lab, installed: Installed, lab_key: Path, tmp_path: Path) -> 
         yield operator
 
 
-FAILED = pytest.StashKey[str]()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     if report.failed:
-        item.stash[FAILED] = report.longreprtext
+        item.stash[evidence.FAILED] = report.longreprtext
     return report

@@ -29,11 +29,11 @@ def without_conntrackd(pair: Lab) -> Iterator[None]:
 
 
 @contextmanager
-def switched_off(pair: Lab, key: str) -> Iterator[None]:
-    """One of the cures of FTP's defects is off: `announce` or `hand_over`."""
+def switched_off(pair: Lab, *keys: str) -> Iterator[None]:
+    """These cures of FTP's defects are off: `announce`, `hand_over`."""
     kept = {name: node.get(AGENT) for name, node in pair.nodes.items()}
     for name, node in pair.nodes.items():
-        node.put(AGENT, json.dumps({**json.loads(kept[name]), key: False}))
+        node.put(AGENT, json.dumps(json.loads(kept[name]) | dict.fromkeys(keys, False)))
         node.succeed(f"systemctl restart {EXPECTATIONS}")
     try:
         yield

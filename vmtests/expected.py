@@ -6,7 +6,7 @@ What stands here must be lost, else the table is wrong: an exception is no excus
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.lab.flows import Report
 from appliance.lab.load import Cell, Kind, Mode
@@ -21,8 +21,9 @@ BESIDES = (ALONE_BEFORE, ALONE_MEANWHILE, BOTH_BEFORE, BOTH_AFTER, UNTOLD)
 NO_CONNTRACKD = "no conntrackd"
 NOT_ANNOUNCED = "sequence adjustment not announced"
 NOT_HANDED_OVER = "expectations not handed over"
+NEITHER = "neither announced nor handed over"
 LAX = "no conntrackd, and lax rules"
-MISSING = (NO_CONNTRACKD, NOT_ANNOUNCED, NOT_HANDED_OVER, LAX)
+MISSING = (NO_CONNTRACKD, NOT_ANNOUNCED, NOT_HANDED_OVER, NEITHER, LAX)
 
 # Ways through the pair and FTP's modes in which its NAT rewrites an address in a command or an
 # answer, so that lengths change.
@@ -63,19 +64,20 @@ LOSSES = (
 )
 
 # What the negative controls take away, and what must then be lost.
+SHIFTED = Loss(
+    NOT_ANNOUNCED,
+    frozenset({Kind.DOWNLOAD, Kind.UPLOAD, Kind.NEXT, Kind.HELD}),
+    "the other node does not know by how much NAT shifted the sequence numbers",
+    REWRITTEN,
+)
+AWAITED = Loss(
+    NOT_HANDED_OVER,
+    frozenset({Kind.HELD}),
+    "no rule of this site lets in a data connection that the helper does not expect",
+)
 CONTROLS = (
     Loss(NO_CONNTRACKD, REMEMBERED, "the other node knows of no connection"),
-    Loss(
-        NOT_ANNOUNCED,
-        frozenset({Kind.DOWNLOAD, Kind.UPLOAD, Kind.NEXT, Kind.HELD}),
-        "the other node does not know by how much NAT shifted the sequence numbers",
-        REWRITTEN,
-    ),
-    Loss(
-        NOT_HANDED_OVER,
-        frozenset({Kind.HELD}),
-        "no rule of this site lets in a data connection that the helper does not expect",
-    ),
+    *(SHIFTED, AWAITED, replace(SHIFTED, fault=NEITHER), replace(AWAITED, fault=NEITHER)),
 )
 
 

@@ -16,11 +16,9 @@ from appliance.lab.pair import Lab
 from vmtests.figures import Figures
 from vmtests.installed import Installed
 from vmtests.observe import moves, settle, typing
-from vmtests.wanted import on
-from vmtests.ways import PROBED
+from vmtests.ways import USUAL
 
 pytestmark = pytest.mark.figures
-on_this_site = on(PROBED)
 
 ADVERT = 100  # ms, the default
 MILLISECONDS = 1000
@@ -37,7 +35,7 @@ Build = Callable[..., float]
 def build(installed: Installed, tmp_path: Path) -> Build:
     """Build the site's image in a folder; how many seconds that took."""
     file = tmp_path / "site.yaml"
-    file.write_text(PROBED)
+    file.write_text(USUAL)
 
     def build(folder: str, *options: str) -> float:
         begin = time.monotonic()
@@ -49,7 +47,7 @@ def build(installed: Installed, tmp_path: Path) -> Build:
 
 def same(folder: Path) -> None:
     """Two builds gave the same bytes."""
-    for name in ("figures_1.raw", "figures_1.raw.zst", "manifest.json"):
+    for name in ("testcase_1.raw", "testcase_1.raw.zst", "manifest.json"):
         assert (folder / "one" / name).read_bytes() == (folder / "other" / name).read_bytes()
 
 
@@ -60,7 +58,7 @@ def test_rebuild(
     build("one")
     composed = [build("other") for _ in rounds(3, 5)]
     same(tmp_path)
-    size = (tmp_path / "other/figures_1.raw.zst").stat().st_size / MEGABYTE
+    size = (tmp_path / "other/testcase_1.raw.zst").stat().st_size / MEGABYTE
     figures.add("compressed image", "MB", size, goal="at most 100 MB")
     rebuilt = figures.add(
         "rebuild after a change of the site", "s", *composed, goal="median at most 3 s"
@@ -80,7 +78,6 @@ def test_base(build: Build, figures: Figures, tmp_path: Path) -> None:
     assert figures.add(what, "", composed / whole, goal="at most 0.1").worst <= 0.1
 
 
-@on_this_site
 def test_start(pair: Lab, figures: Figures, full: bool) -> None:
     started = figures.add(
         "all machines from nothing to a ready pair", "s", *figures.started, goal="at most 120 s"
@@ -90,7 +87,6 @@ def test_start(pair: Lab, figures: Figures, full: bool) -> None:
         assert started.worst <= 120
 
 
-@on_this_site
 def test_gaps(pair: Lab, figures: Figures, rounds: Rounds, full: bool) -> None:
     """A planned handover, a loss of power, and one of the same pair with keepalived's usual
     configuration, in the same run: on a busy machine only their ratios say something.
@@ -123,7 +119,6 @@ def test_gaps(pair: Lab, figures: Figures, rounds: Rounds, full: bool) -> None:
         assert gap.median <= 4 * ADVERT
 
 
-@on_this_site
 def test_no_false_takeover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     """Both nodes have far too much to do, and nothing is wrong with either."""
     minutes = len(rounds(1, 10))

@@ -25,20 +25,22 @@ def test_no_unit_has_failed_and_the_boot_is_good(pair: Lab) -> None:
 def test_nothing_listens_beyond_what_the_site_opens(pair: Lab) -> None:
     for node in pair.nodes.values():
         tcp = [line.split() for line in node.succeed("ss -Htln").splitlines()]
-        opened = {pair.plan.networks[n].own(node.name, 4) for n in ("inside", "sync")}
-        assert {socket[3] for socket in tcp} == {f"{own.ip}:22" for own in opened if own}
+        inside, sync = (pair.plan.networks[n].own(node.name, 4) for n in ("inside", "sync"))
+        assert inside
+        assert sync
+        assert pair.plan.metrics
+        opened = {f"{inside.ip}:{pair.plan.metrics.port}", f"{inside.ip}:22", f"{sync.ip}:22"}
+        assert {socket[3] for socket in tcp} == opened
         # conntrackd receives the peer's state on one socket and sends from another, with a port of
         # its own: an answer to that port is no part of any rule.
         udp = [line.split() for line in node.succeed("ss -Hulnp").splitlines()]
-        own = pair.plan.networks["sync"].own(node.name, 4)
-        assert own
-        ours = {f"{own.ip}:{port}" for port in (CONNTRACKD_PORT, EXPECTATIONS_PORT)}
+        ours = {f"{sync.ip}:{port}" for port in (CONNTRACKD_PORT, EXPECTATIONS_PORT)}
         (sending,) = [socket for socket in udp if socket[3] not in ours]
         assert len(udp) == len(ours) + 1
         assert '"conntrackd"' in sending[5]
         # The agent's is connected to the peer's: whoever else speaks to it is not heard.
         talks = node.succeed(f"ss -Hun state established sport = {AGENT_PORT}").split()
-        assert talks[2] == f"{own.ip}:{AGENT_PORT}"
+        assert talks[2] == f"{sync.ip}:{AGENT_PORT}"
 
 
 def test_nobody_has_a_password(pair: Lab) -> None:

@@ -24,6 +24,7 @@ from vmtests.expected import (
     BOTH_AFTER,
     BOTH_BEFORE,
     LAX,
+    NEITHER,
     NO_CONNTRACKD,
     NOT_ANNOUNCED,
     NOT_HANDED_OVER,
@@ -128,12 +129,15 @@ CONTROLS = {
     NO_CONNTRACKD: (without_conntrackd,),
     NOT_ANNOUNCED: (lambda pair: switched_off(pair, "announce"),),
     NOT_HANDED_OVER: (lambda pair: switched_off(pair, "hand_over"),),
+    NEITHER: (lambda pair: switched_off(pair, "announce", "hand_over"),),
     LAX: (without_conntrackd, lax_rules),
 }
+SHORT_CONTROLS = (NO_CONNTRACKD, NEITHER)
 
 
 @pytest.mark.parametrize(
-    "missing", [pytest.param(m, marks=pytest.mark.long) if m == LAX else m for m in CONTROLS]
+    "missing",
+    [m if m in SHORT_CONTROLS else pytest.param(m, marks=pytest.mark.long) for m in CONTROLS],
 )
 def test_control(pair: Lab, missing: str, matrix: Matrix) -> None:
     """What survives above, survives because of this: without it the same is lost."""

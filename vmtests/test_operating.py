@@ -13,14 +13,10 @@ from appliance.lab.control import Shell
 from appliance.lab.pair import Lab
 from vmtests.observe import moves, typing, until
 from vmtests.operator import HEALTHY_WITHIN, Operator
-from vmtests.wanted import on
-from vmtests.ways import PROBED
 
 B = "192.168.1.3"
 SNAT = load.Path("snat", "inside", "outside", ip_address(B))
 HELD = load.Cell(load.Kind.HELD, SNAT, load.Mode.PORT)
-
-pytestmark = on(PROBED)
 
 
 def verdicts(operator: Operator, port: int = 22) -> dict[int, tuple[bool, str | None]]:

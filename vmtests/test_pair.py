@@ -100,22 +100,6 @@ def keepalived(pair: Lab) -> dict[str, list[str]]:
     return {name: node.succeed(ask).split()[:5] for name, node in pair.nodes.items()}
 
 
-def test_without_state_sync_the_same_power_loss_kills_the_session(pair: Lab) -> None:
-    """The negative control: what survives above, survives because of the synced state."""
-    for node in pair.nodes.values():
-        node.succeed("systemctl stop conntrackd")
-    with typing(pair) as session:
-        lost, heir = pair.active(), pair.standby()
-        lost.kill()
-        pair.wait_active(heir)
-        with typing(pair) as fresh:
-            moves(fresh)  # the way through the pair is open: only the old session is dead
-        with pytest.raises(AssertionError, match="to go on"):
-            moves(session, count=1)
-        assert not session.stop().survived
-    heir.succeed("systemctl start conntrackd")
-
-
 def test_what_the_site_expects_holds_for_real_packets(pair: Lab) -> None:
     assert len(prove_all(pair)) == len(pair.plan.expectations) == 2
 
@@ -140,3 +124,19 @@ def test_new_connections_and_pings_pass(pair: Lab) -> None:
         with start(inside, outside.address) as flow:
             until(lambda flow=flow: flow.peek().received >= 5, 20, f"{flow.words} to pass")
             assert flow.stop().survived
+
+
+def test_without_state_sync_the_same_power_loss_kills_the_session(pair: Lab) -> None:
+    """The negative control: what survives above, survives because of the synced state."""
+    for node in pair.nodes.values():
+        node.succeed("systemctl stop conntrackd")
+    with typing(pair) as session:
+        lost, heir = pair.active(), pair.standby()
+        lost.kill()
+        pair.wait_active(heir)
+        with typing(pair) as fresh:
+            moves(fresh)  # the way through the pair is open: only the old session is dead
+        with pytest.raises(AssertionError, match="to go on"):
+            moves(session, count=1)
+        assert not session.stop().survived
+    heir.succeed("systemctl start conntrackd")

@@ -25,6 +25,6 @@ class Wanted:
 
 
 def on(text: str, clients: Mapping[str, int] | None = None) -> pytest.MarkDecorator:
-    """The mark of a test that wants this pair; without one it is that of testcase.yaml."""
+    """The mark of a test that wants this pair; without one it is the usual one."""
     wanted = Wanted(text, clients or {})
     return pytest.mark.parametrize("lab", [wanted], ids=[wanted.name], indirect=True)

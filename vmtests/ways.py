@@ -13,10 +13,9 @@ SITE = FILE.read_text()
 PLAN = load(FILE)
 
 # testcase.yaml with a rule more, for a UDP probe each 5 ms, and with metrics.
-PROBED = (
+USUAL = (
     (CLONE / "examples/testcase.yaml")
     .read_text()
-    .replace("site: testcase", "site: figures")
     .replace("  rules:\n", "  rules:\n    - {from: inside, to: outside, service: udp}\n")
     .replace("  ssh: {from", "  metrics: {from: inside}\n  ssh: {from")
 )
