@@ -28,9 +28,11 @@ from typing import Any
 
 CHUNK = 32768
 
-# Makes its input the controlling terminal of the session, so that ^C reaches the program.
+# Makes its input the controlling terminal of the session, so that ^C reaches the program, which
+# does not ignore it, even where whoever started this one does.
 TERMINAL = (
-    "import fcntl,os,sys,termios;fcntl.ioctl(0,termios.TIOCSCTTY,0);"
+    "import fcntl,os,signal,sys,termios;fcntl.ioctl(0,termios.TIOCSCTTY,0);"
+    "signal.signal(signal.SIGINT,signal.SIG_DFL);"
     "os.execvp(sys.argv[1],sys.argv[1:])"
 )
 
