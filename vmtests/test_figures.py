@@ -32,17 +32,17 @@ Build = Callable[..., float]
 
 
 @pytest.fixture
-def build(installed: Installed, tmp_path: Path) -> Build:
+def timed(installed: Installed, tmp_path: Path) -> Build:
     """Build the site's image in a folder; how many seconds that took."""
     file = tmp_path / "site.yaml"
     file.write_text(USUAL)
 
-    def build(folder: str, *options: str) -> float:
+    def timed(folder: str, *options: str) -> float:
         begin = time.monotonic()
         installed.run("build", file, "-o", tmp_path / folder, *options)
         return time.monotonic() - begin
 
-    return build
+    return timed
 
 
 def same(folder: Path) -> None:
@@ -52,11 +52,11 @@ def same(folder: Path) -> None:
 
 
 def test_rebuild(
-    full: bool, build: Build, figures: Figures, rounds: Rounds, tmp_path: Path
+    full: bool, timed: Build, figures: Figures, rounds: Rounds, tmp_path: Path
 ) -> None:
     """A changed site is composed in seconds, and the same input gives the same bytes."""
-    build("one")
-    composed = [build("other") for _ in rounds(3, 5)]
+    timed("one")
+    composed = [timed("other") for _ in rounds(3, 5)]
     same(tmp_path)
     size = (tmp_path / "other/testcase_1.raw.zst").stat().st_size / MEGABYTE
     figures.add("compressed image", "MB", size, goal="at most 100 MB")
@@ -69,9 +69,9 @@ def test_rebuild(
 
 
 @pytest.mark.long
-def test_base(build: Build, figures: Figures, tmp_path: Path) -> None:
+def test_base(timed: Build, figures: Figures, tmp_path: Path) -> None:
     """The base image as well is the same when it is made anew."""
-    whole, composed = build("one", "--no-cache"), build("other")
+    whole, composed = timed("one", "--no-cache"), timed("other")
     same(tmp_path)
     figures.add("base image and site, built anew", "s", whole, goal="")
     what = "rebuild after a change of the site, as a part of that"
