@@ -30,6 +30,8 @@ def _service(plan: Plan, service: VirtualService) -> Iterator[str]:
     yield f"{service.name}: {ports} of {where}, {_WAYS[service.forward]}"
     for server in service.servers:
         yield f"  {', '.join(map(str, server.addresses))}"
+    if service.sorry:
+        yield f"  {', '.join(map(str, service.sorry))}, the sorry server: the same goes for it"
     yield ""
     if service.forward is Forward.NAT:
         yield from _behind_nat(plan, service)
@@ -62,9 +64,10 @@ def _behind_nat(plan: Plan, service: VirtualService) -> Iterator[str]:
     """Answers must come back through here: by the address that is the active node's."""
     for network in plan.networks.values():
         for version in service.versions:
-            here = [s for s in service.servers if on_link(s.address(version), network)]
+            hosts = [*(s.address(version) for s in service.servers), *service.sorry]
+            here = [each for each in hosts if each.version == version and on_link(each, network)]
             if here:
-                names = ", ".join(str(each.address(version)) for each in here)
+                names = ", ".join(map(str, here))
                 way = gateway(network, version, pair=plan.pair is not None)
                 yield from _default(names, way, version, network)
 

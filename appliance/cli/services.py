@@ -43,14 +43,16 @@ def _same(facts: Facts, service: Told) -> Told | None:
 def _table(service: Told, nodes: Mapping[str, Told | None]) -> Table:
     where = ", ".join(service["addresses"])
     rate = at(service, "counts", "connections_rate") or 0
-    title = f"{label(service)} at {where}: {service['scheduler']}, {rate} new/s"
+    title = Text(f"{label(service)} at {where}: {service['scheduler']}, {rate} new/s")
     table = Table("server", *nodes, *_COUNTS, "new/s", "why", title=title)
     for server in service["servers"]:
         said = [_server(each, server["address"]) for each in nodes.values()]
         counts = (str(server[each]) for each in _COUNTS)
         rate = at(server, "counts", "connections_rate") or 0
         why = dict.fromkeys(each["why"] for each in said if each and each["why"])
-        table.add_row(server["address"], *map(_state, said), *counts, str(rate), "; ".join(why))
+        # What programs say is text: rich would take [...] in it for markup.
+        words = Text("; ".join(why))
+        table.add_row(server["address"], *map(_state, said), *counts, str(rate), words)
     for each in service["sorry"]:
         table.add_row(each, "sorry server, at work")
     return table

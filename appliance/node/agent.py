@@ -198,7 +198,7 @@ class Agent:
         if not self.tables.worker.busy:
             self.tables.count(self._look_at_tables)
             if self.balancer:
-                self.balancer.look(now, self.witness.peer.present(now))
+                self.balancer.look(now, self.witness.peer.present_on_first(now))
         self._end_handover(now)
 
     def _look_at_tables(self) -> None:

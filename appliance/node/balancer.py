@@ -17,7 +17,7 @@ from appliance.node.alarms import Alarms
 from appliance.node.balance import Balance, Remedy
 from appliance.node.balancing import Balancing
 from appliance.node.events import Role
-from appliance.node.ipvs import Daemon, Sync, Table
+from appliance.node.ipvs import Daemon, StoppedError, Sync, Table
 from appliance.node.ipvs_replay import Replayed
 from appliance.node.peer import Word
 from appliance.node.servers import Watch
@@ -32,6 +32,9 @@ _PAUSE_S = 0.002  # each page of the list: some 50 connections, one or two datag
 _DAEMON_S = 5.0  # keepalived starts the sync daemon a moment after it has told the role
 _REST = 20  # times as long as a reading took: thousands of servers are not to cost a processor
 _NEVER = float("inf")
+
+# What was read, and how many seconds it took; None when it was not wanted any more.
+_Reading = tuple[Table | OSError, float] | None
 
 # Ask for all of them, several times: a message may be lost.
 _BEHIND = (Remedy.NONE, *(Remedy.WANT,) * 6)
@@ -115,19 +118,27 @@ class Balancer:
 
     def look(self, now: float, word: Word | None) -> None:
         """Once a second, or less often if it takes long: have the table read, and do what follows
-        from it.
+        from it. `word` is the peer's, None where it is not heard on the card that IPVS tells by.
         """
         if now >= self._next_reading:
-            self.worker.do(self._read, lambda read: self._looked(*read, now, word))
+            role = self._role
+            self.worker.do(lambda: self._read(role), lambda read: self._looked(read, now, word))
 
-    def _read(self) -> tuple[Table | OSError, float]:
+    def _read(self, role: Role) -> _Reading:
+        """A new role does not wait for it: what a takeover asks of the worker comes next."""
         begin = self.world.monotonic()
         try:
-            return self.world.ipvs(), self.world.monotonic() - begin
+            table = self.world.ipvs(lambda: self.revoked(role))
+            return table, self.world.monotonic() - begin
         except OSError as error:
             return error, 0.0
+        except StoppedError:
+            return None
 
-    def _looked(self, read: Table | OSError, seconds: float, now: float, word: Word | None) -> None:
+    def _looked(self, reading: _Reading, now: float, word: Word | None) -> None:
+        if reading is None:
+            return
+        read, seconds = reading
         self._next_reading = now + _REST * seconds
         self.table = None if isinstance(read, OSError) else read
         trouble = f"IPVS cannot be asked: {read}" if isinstance(read, OSError) else None
@@ -172,11 +183,14 @@ class Balancer:
     def _keep_active(self, now: float, word: Word | None) -> None:
         """Send all to a peer whose agent is new to us, as it is after a reboot, or that asks.
 
-        So is one that was not heard for a while, or was active with us: it has missed something.
+        So is one that was not heard for a while, or was active with us, or that takes nothing in
+        though it has been a standby for longer than that needs: it has missed something.
         """
         if word is None or word.role is Role.MASTER:
             self._known, self._missed, self.in_step = None, True, None
             return
+        if not word.takes and word.role_s > _DAEMON_S:
+            self._known, self._missed = None, True
         self.in_step = word.run == self._known and not word.lacks
         if word.role is not Role.BACKUP or not word.takes or self.replays:
             return

@@ -28,6 +28,7 @@ _MOVED = re.compile(
     r"\[(?P<server>[0-9A-Fa-f.:]+)\]:\S+ (?:to|from|of) VS FWM (?P<mark>\d+)"
 )
 _DOWN = ("Removing", "Disabling")
+_BEGINS = "Starting Keepalived "  # with every server taken for well
 # No reasons: that it went well, and what follows from a reason.
 _NO_REASON = re.compile(r"succe|Changing weight|sorry server|no longer exist")
 # What says only that there was a reason; better than nothing.
@@ -47,7 +48,7 @@ Verdicts = Mapping[Key, Verdict]
 
 
 def verdicts(entries: Iterable[Mapping[str, Any]]) -> dict[Key, Verdict]:
-    """The last word on each server, of entries in their order."""
+    """The last word on each server since keepalived's last start, of entries in their order."""
     said: dict[Key, Verdict] = {}
     reasons: dict[Address, str] = {}
     for entry in entries:
@@ -55,7 +56,10 @@ def verdicts(entries: Iterable[Mapping[str, Any]]) -> dict[Key, Verdict]:
         if not isinstance(text, str):
             continue
         when = int(entry["__REALTIME_TIMESTAMP"]) / 1e6
-        if moved := _MOVED.match(text):
+        if text.startswith(_BEGINS):
+            said.clear()
+            reasons.clear()
+        elif moved := _MOVED.match(text):
             server = ip_address(moved["server"])
             down = moved["what"] in _DOWN
             reason = reasons.pop(server, None)

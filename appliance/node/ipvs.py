@@ -7,7 +7,7 @@ The kernel answers only who has CAP_NET_ADMIN. There is no family where the modu
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
@@ -24,6 +24,10 @@ _NAME, _VERSION = b"IPVS\0", 1
 
 _GET_SERVICE, _GET_DEST, _GET_DAEMON = 4, 8, 11  # IPVS_CMD_*
 _SERVICE, _DEST, _DAEMON = 1, 2, 3  # IPVS_CMD_ATTR_*
+
+
+class StoppedError(Exception):
+    """Nobody wants to know any more."""
 
 
 class _Svc(IntEnum):
@@ -144,11 +148,14 @@ class Table:
         return {(each.version, each.mark): each for each in self.services}
 
 
-def table() -> Table:
-    """As it is now; OSError when the kernel refuses, or has no IPVS."""
+def table(stop: Callable[[], bool] = lambda: False) -> Table:
+    """As it is now; OSError when the kernel refuses, or has no IPVS.
+
+    Each service takes a request: between two of them StoppedError is raised if `stop` says so.
+    """
     with connect(_GENERIC) as link:
         number = family(link, _NAME)
-        services = tuple(_services(link, number))
+        services = tuple(_services(link, number, stop))
         found = _dump(link, number, _GET_DAEMON)
         return Table(services, tuple(daemon(each) for each in found))
 
@@ -162,9 +169,11 @@ def family(link: socket, name: bytes) -> int:
     raise OSError("the kernel has no IPVS")
 
 
-def _services(link: socket, number: int) -> Iterator[Service]:
+def _services(link: socket, number: int, stop: Callable[[], bool]) -> Iterator[Service]:
     """Those with a mark; there are no others here."""
     for payload in list(_dump(link, number, _GET_SERVICE)):
+        if stop():
+            raise StoppedError
         of_service = _inside(payload, _SERVICE)
         if _Svc.FWMARK in of_service:
             servers = _dump(link, number, _GET_DEST, which(of_service))

@@ -89,6 +89,7 @@ class Peer:
 
     word: Word | None = None
     heard: float = float("-inf")
+    heard_first: float = float("-inf")  # by the first link
     lost: int = 0  # words that never came
     awake: float = float("-inf")  # since when it is known not to have stood still
 
@@ -118,6 +119,10 @@ class Peer:
         """Its latest word, while it counts."""
         return self.word if now - self.heard < SILENT_S else None
 
+    def present_on_first(self, now: float) -> Word | None:
+        """The same, while words come by the first link: what IPVS tells has no other."""
+        return self.present(now) if now - self.heard_first < SILENT_S else None
+
 
 class Links:
     """A socket for each sync network, between our own address and the peer's."""
@@ -138,12 +143,12 @@ class Links:
             with suppress(OSError):
                 each.send(data[:_LARGEST])
 
-    def receive(self) -> Iterator[bytes]:
-        """Every datagram that has come."""
-        for each in self.sockets:
+    def receive(self) -> Iterator[tuple[int, bytes]]:
+        """Every datagram that has come, with the number of its link."""
+        for number, each in enumerate(self.sockets):
             while True:
                 try:
-                    yield each.recv(_LARGEST)
+                    yield number, each.recv(_LARGEST)
                 except OSError:  # nothing more; or its port was closed a moment ago
                     break
 

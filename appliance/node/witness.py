@@ -49,9 +49,11 @@ class Witness:
     def hear(self, now: float, own: Period | None) -> bool:
         """Take in the peer's words; whether it has just left the active role."""
         left = False
-        for data in self.links.receive():
+        for link, data in self.links.receive():
             word = protocol.decode(data)
             before = self.peer.word
+            if word and link == 0:
+                self.peer.heard_first = now
             if word and self.peer.take(word, now):
                 if before and before.run == word.run and before.role is Role.MASTER:
                     left |= word.role is not Role.MASTER

@@ -23,6 +23,6 @@ class World:
     ask_neighbours: Callable[[reach.Questions, reach.Known], None] = reach.ask
     renew: Callable[[Callable[[], bool]], int] = kernel.renew
     kill: Callable[[str], bool] = guard.kill
-    ipvs: Callable[[], ipvs.Table] = ipvs.table
+    ipvs: Callable[[Callable[[], bool]], ipvs.Table] = ipvs.table
     replay: Callable[[Balancing, ipvs_replay.Stop], ipvs_replay.Replayed] = ipvs_replay.replay
     verdicts: Callable[[], checks.Verdicts] = checks.recent

@@ -10,8 +10,9 @@ from typing import Any
 from appliance.errors import ToolError
 from appliance.node.events import Role
 from appliance.node.facts import at
+from appliance.node.servers import State
 from appliance.operate import status
-from appliance.plan.model import Plan
+from appliance.plan.model import Address, Plan
 from appliance.plan.virtual import RealServer, VirtualService
 from appliance.remote import Remote, at_once
 
@@ -63,34 +64,33 @@ def find(plan: Plan, service: str, server: str) -> tuple[VirtualService, RealSer
 
 def check(nodes: Mapping[str, Remote], service: VirtualService, server: RealServer) -> None:
     """Refuse what would cut connections: below its quorum a service goes over to its sorry server,
-    and keepalived then takes its real servers away, the drained one first.
+    and keepalived then takes its real servers away, the drained one first. A node that is rebooted
+    begins with the sorry server unless there is the hysteresis more.
     """
     if not service.sorry:
         return
-    drained = _drained(status_of(nodes), service) | {server}
-    left = sum(each.weight for each in service.servers if each not in drained)
-    floor = max(1, service.quorum - service.hysteresis)
-    if left < floor:
-        what = f"the servers that are left of '{service.name}' weigh {left}, and it needs {floor}"
-        hint = "its sorry server would take over, and the connections be cut"
-        raise ToolError(what, hint)
+    told = status_of(nodes)
+    others = [each for each in service.servers if each is not server]
+    for version in service.versions:
+        working = (s for s in others if _works(told, service, s.address(version)))
+        left = sum(each.weight for each in working)
+        if left < service.begins_at:
+            what = f"the servers that are left of '{service.name}' weigh {left}"
+            hint = "its sorry server would take over, and the connections be cut"
+            raise ToolError(f"{what}, and it needs {service.begins_at}", hint)
+
+
+def _works(told: list[dict[str, Any]], service: VirtualService, address: Address) -> bool:
+    """Whether no node says otherwise: one of them takes over from the other."""
+    every = (each for facts in told for each in _servers(facts, service))
+    seen = [each for each in every if each["address"] == str(address)]
+    return all(each["state"] == State.UP and not each["drained"] for each in seen)
 
 
 def status_of(nodes: Mapping[str, Remote]) -> list[dict[str, Any]]:
     """What the nodes that are reached say of themselves."""
     told = at_once(nodes, lambda node: node.ask(*status.STATUS))
     return [each for each in told.values() if isinstance(each, dict)]
-
-
-def _drained(told: list[dict[str, Any]], service: VirtualService) -> set[RealServer]:
-    names = {
-        name
-        for facts in told
-        for each in _servers(facts, service)
-        if each["drained"]
-        for name in each["names"]
-    }
-    return {s for s in service.servers if names & set(map(str, s.addresses))}
 
 
 def _servers(facts: Mapping[str, Any], service: VirtualService) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,6 @@ from appliance.plan.checks import check
 from appliance.plan.model import Address, Network, PortRange, Protocol, Service
 from appliance.plan.placing import Placing
 from appliance.plan.virtual import (
-    BY_CLIENT,
     FTP_DATA,
     Forward,
     Ftp,
@@ -109,7 +108,7 @@ def _scheduler(stated: Stated, loc: Loc, faults: Faults) -> Scheduler:
     """As stated; else mh for clients that must meet their server again, and wlc for others."""
     if stated.scheduler is None:
         return Scheduler.MH if stated.persistence or stated.ftp else Scheduler.WLC
-    if stated.scheduler in BY_CLIENT:
+    if stated.scheduler is Scheduler.MH:
         return stated.scheduler
     at = (*loc, "scheduler")
     if stated.ftp and not stated.persistence and faults.intact(*loc, "persistence"):
@@ -138,6 +137,9 @@ def _check_weights(service: VirtualService, loc: Loc, faults: Faults) -> None:
     if service.hysteresis >= service.quorum:
         what = f"hysteresis {service.hysteresis} is not less than the quorum, {service.quorum}"
         faults.add((*loc, "hysteresis"), what)
+    elif service.quorum <= total < service.begins_at:
+        what = f"the service begins at quorum and hysteresis together, {service.begins_at}"
+        faults.add((*loc, "hysteresis"), f"{what}, and all weights are {total}")
 
 
 # FTP

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from appliance.plan.addressing import resolve_networks
 from appliance.plan.balancing import virtual_services
 from appliance.plan.filtering import Filtering
 from appliance.plan.model import (
+    Action,
     DropLog,
     Metrics,
     Network,
@@ -17,6 +18,7 @@ from appliance.plan.model import (
     Plan,
     Rate,
     Role,
+    Rule,
     Ssh,
     VirtualRouter,
 )
@@ -39,6 +41,9 @@ def resolve(site: Site, faults: Faults, digest: str) -> Plan:
     filtering = Filtering(site, networks, faults)
     rules = filtering.rules()
     source_nat, destination_nat = filtering.nat()
+    services = virtual_services(site, networks, faults)
+    if services:
+        _warn_of_refusals(rules, faults)
     return Plan(
         site=site.site,
         file=faults.file.name.encode(errors="replace").decode(),
@@ -53,11 +58,21 @@ def resolve(site: Site, faults: Faults, digest: str) -> Plan:
         ssh=_ssh(site, filtering, faults),
         metrics=_metrics(site, filtering, faults),
         expectations=filtering.expectations(),
-        virtual_services=virtual_services(site, networks, faults),
+        virtual_services=services,
         warnings=faults.warnings(),
         sets=filtering.sets(),
         servers=servers(site, networks, faults),
     )
+
+
+def _warn_of_refusals(rules: Sequence[Rule], faults: Faults) -> None:
+    """What spells out the firewall's default is no default for virtual services: these are open."""
+    for i, rule in enumerate(rules):
+        names = (rule.to, rule.source, rule.destination, rule.services)
+        if rule.action is not Action.ACCEPT and not rule.to_self and not any(names):
+            hint = "leave it out: what no rule accepts is dropped; or accept the clients above it"
+            what = "this refuses the clients of the virtual services as well"
+            faults.warn(("firewall", "rules", i), what, hint)
 
 
 def _nodes(site: Site, faults: Faults) -> tuple[Node, ...]:

@@ -38,10 +38,6 @@ class Scheduler(StrEnum):
     OVF = "ovf"
 
 
-# These choose by the client's address alone, so that both nodes choose alike.
-BY_CLIENT = frozenset({Scheduler.MH, Scheduler.SH})
-
-
 class OnFailure(StrEnum):
     """What becomes of a real server that fails its check."""
 
@@ -201,6 +197,11 @@ class VirtualService:
     def versions(self) -> tuple[int, ...]:
         """The IP versions that it is served in, 4 before 6."""
         return tuple(version for version in (4, 6) if self.of(version))
+
+    @property
+    def begins_at(self) -> int:
+        """The weight of living servers that it takes to begin with: else the sorry server does."""
+        return self.quorum + self.hysteresis
 
     def ranges(self, protocol: Protocol) -> tuple[PortRange, ...]:
         """Its ports of one protocol, in the order of the file."""

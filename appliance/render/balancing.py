@@ -63,9 +63,11 @@ def _elements(service: VirtualService, version: int) -> Iterator[Marked]:
 def marking(given: Sequence[MarkMap], helpers: Chain | None) -> Chain:
     """Marks, after connection tracking (-200), and before destination NAT (-100) and IPVS.
 
-    What is balanced gets no helper: FTP's would take its data connections for its own.
+    What is balanced gets no helper: FTP's would take its data connections for its own. Answers to
+    what a node itself has opened, from a port that a service has as well, are for the node.
     """
-    rules = [nft.rule(nft_map.mark_by(each)) for each in given]
+    rules = [nft.rule(nft.answers(), nft.accept())]
+    rules += [nft.rule(nft_map.mark_by(each)) for each in given]
     if helpers:
         rules.append(nft.rule(nft_map.unmarked(), nft.jump(helpers)))
     base = Base(Kind.FILTER, Hook.PREROUTING, Priority.MANGLE, Policy.ACCEPT)
@@ -86,9 +88,14 @@ def balanced(view: View, lines: RuleLines) -> Chain:
 
 
 def _telling(plan: Plan) -> list[Rule]:
-    """The rules that can make a difference: behind the last refusal all is accepted anyway."""
-    refusing = [i for i, rule in enumerate(plan.rules) if rule.action is not Action.ACCEPT]
-    return list(plan.rules[: refusing[-1] + 1]) if refusing else []
+    """The rules that can make a difference: behind the last refusal all is accepted anyway.
+
+    A service is not the appliance itself, though it comes in at the same hook.
+    """
+    rules = [rule for rule in plan.rules if not rule.to_self]
+    while rules and rules[-1].action is Action.ACCEPT:
+        rules.pop()
+    return rules
 
 
 def _for_services(view: View, rule: Rule, lines: RuleLines) -> Iterator[nft.Rule]:
@@ -100,8 +107,21 @@ def _for_services(view: View, rule: Rule, lines: RuleLines) -> Iterator[nft.Rule
     if rule.to and not marks:
         return
     # At this hook there is no interface to go out by, and no reset may leave a virtual address.
-    for each in lines(replace(rule, to=None, to_self=True, services=services)):
+    here = replace(rule, to=None, to_self=True, services=services)
+    for each in (*_under_way(view, here, lines), *lines(here)):
         yield replace(each, parts=(nft_map.marked(marks), *each.parts)) if marks else each
+
+
+def _under_way(view: View, rule: Rule, lines: RuleLines) -> Iterator[nft.Rule]:
+    """What a limited rule lets in beside its limit: of a connection whose answers go another way
+    every packet comes here, and only the first is to count.
+    """
+    if not rule.limit or rule.action is not Action.ACCEPT or not _answered_elsewhere(view.plan):
+        return
+    tcp = tuple(each for each in rule.services if each.protocol is Protocol.TCP)
+    if tcp or not rule.services:
+        for each in lines(replace(rule, limit=None, services=tcp)):
+            yield replace(each, parts=(nft.not_a_first_segment(), *each.parts))
 
 
 def _marks_towards(plan: Plan, network: str) -> list[int]:
@@ -193,11 +213,17 @@ def sync_messages(view: View, pair: Pair) -> Iterator[Line]:
 
 
 def data_connections(view: View) -> Iterator[Line]:
-    """The way out of active data connections; with other forwarding than NAT none comes by."""
-    for part, service, _ in _servers(view):
-        comment = view.line(service.origin, f"{service.name}, active FTP")
+    """The way out of active data connections, unless a rule of the site refuses it; with other
+    forwarding than NAT none comes by.
+    """
+    active = list(_servers(view))
+    if active:
+        yield nft.Remark("Active FTP.")
+    for part, service, _ in active:
         yield nft.rule(
-            part, view.goes_to(None), _data_ports(), nft.count(), nft.accept(), comment=comment
+            view.comes_from(None),
+            *(part, view.goes_to(None), _data_ports(), nft.count(), nft.accept()),
+            comment=view.line(service.origin, f"{service.name}, active FTP"),
         )
 
 

@@ -242,6 +242,11 @@ def ct_state(state: State) -> Part:
     return Part(f"ct state {state}")
 
 
+def answers() -> Part:
+    """What goes the other way than the packet that opened its connection."""
+    return Part("ct direction reply")
+
+
 def not_a_first_segment() -> Part:
     """A TCP segment that is not the plain SYN that opens a connection."""
     return Part("tcp flags & (fin | syn | rst | ack) != syn")

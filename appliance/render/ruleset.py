@@ -193,8 +193,8 @@ def _input(view: View, known: Chain, balanced: Chain | None, refused: Chain) -> 
 def _forward(view: View, known: Chain, refused: Chain) -> Chain:
     lines: list[Line] = [
         nft.rule(nft.jump(known)),
-        *balancing.data_connections(view),
         *_site(view, [rule for rule in view.plan.rules if not rule.to_self]),
+        *balancing.data_connections(view),
         nft.Remark("Whatever is left."),
         nft.rule(nft.count_as(REFUSED_FORWARD), nft.goto(refused)),
     ]

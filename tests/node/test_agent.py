@@ -38,6 +38,7 @@ class FakeLinks:
     said: list[Word] = field(default_factory=list)
     coming: list[Word] = field(default_factory=list)
     run: int = 1
+    link: int = 0  # by which the peer's words come
     sockets: tuple[socket.socket, ...] = ()
 
     def next_number(self) -> int:
@@ -48,9 +49,9 @@ class FakeLinks:
         assert word
         self.said.append(word)
 
-    def receive(self) -> list[bytes]:
+    def receive(self) -> list[tuple[int, bytes]]:
         coming, self.coming = self.coming, []
-        return [encode(each) for each in coming]
+        return [(self.link, encode(each)) for each in coming]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,7 +14,7 @@ from appliance.node.balancing import Balancing, Channel, RealServer, Service
 from appliance.node.checks import Verdict
 from appliance.node.events import Role
 from appliance.node.handover import Handover, RefusedError
-from appliance.node.ipvs import Counts, Daemon, Server, Sync, Table
+from appliance.node.ipvs import Counts, Daemon, Server, StoppedError, Sync, Table
 from appliance.node.ipvs import Service as Balanced
 from appliance.node.ipvs_replay import Replayed, Stop
 from appliance.node.peer import Word
@@ -58,7 +58,8 @@ class Balanced4(Bench):
         self.hold.set()
         self.checked: dict[object, Verdict] = {}
         self.asked_checks = 0
-        self.reads, self.slowness = 0, 0.0
+        self.reads, self.slowness, self.cut_short = 0, 0.0, 0
+        self.read_on: Callable[[], object] = lambda: None
 
     def balancing_agent(self, *roles: str):
         agent = self.agent()
@@ -72,8 +73,12 @@ class Balanced4(Bench):
     def balancing(self) -> Balancing:
         return site(self.folder)
 
-    def read(self) -> Table:
+    def read(self, stop: Callable[[], bool]) -> Table:
         self.reads += 1
+        self.read_on()
+        if stop():
+            self.cut_short += 1
+            raise StoppedError
         self.now += self.slowness
         if isinstance(self.kernel, OSError):
             raise self.kernel
@@ -203,6 +208,40 @@ def test_a_peer_that_was_cut_off_or_active_as_well_has_missed_something(bench: B
     assert len(bench.replays) == 2
     bench.hear(agent, PEER, 12)
     assert len(bench.replays) == 3
+
+
+@pytest.mark.parametrize(("role_s", "replays"), [(1.0, 1), (9.0, 2)])
+def test_a_standby_that_took_nothing_in_is_told_again(
+    bench: Balanced4, role_s: float, replays: int
+) -> None:
+    """A fresh one has been told by our kernel before, and takes a moment to begin."""
+    agent = bench.balancing_agent("MASTER")
+    bench.hear(agent, PEER, 12)
+    bench.hear(agent, replace(PEER, takes=False, role_s=role_s), 2)
+    bench.hear(agent, PEER, 12)
+    assert len(bench.replays) == replays
+
+
+def test_a_peer_that_is_heard_on_another_card_alone_has_missed_something(bench: Balanced4) -> None:
+    """IPVS tells by the first sync network only."""
+    agent = bench.balancing_agent("MASTER")
+    bench.hear(agent, PEER, 12)
+    bench.links.link = 1
+    bench.hear(agent, PEER, 12)
+    assert len(bench.replays) == 1
+    assert bench.state()["ipvs"]["in_step"] is None
+    bench.links.link = 0
+    bench.hear(agent, PEER, 12)
+    assert len(bench.replays) == 2
+
+
+def test_a_new_role_does_not_wait_for_a_reading(bench: Balanced4) -> None:
+    agent = bench.balancing_agent("BACKUP")
+    bench.hear(agent, ACTIVE, 3)
+    read, bench.read_on = bench.reads, lambda: bench.say("MASTER")
+    bench.turn(agent)
+    assert bench.reads == read + 1
+    assert bench.cut_short == 1
 
 
 def test_a_peer_that_was_cut_off_meanwhile_is_told_again(bench: Balanced4) -> None:

@@ -46,6 +46,17 @@ def test_a_server_that_comes_back() -> None:
     assert found == {(80, ONE): Verdict(up=True, since=4.0)}
 
 
+def test_keepalived_begins_with_every_server_and_does_not_say_so() -> None:
+    found = said(
+        "Removing service [10.0.30.31]:none:0 from VS FWM 80",
+        "Starting Keepalived v2.3.3 (03/30,2025)",
+        "TCP_CHECK on service [10.0.30.32]:none:0 failed.",
+        "Removing service [10.0.30.32]:none:0 from VS FWM 80",
+    )
+    assert ONE not in {server for _, server in found}
+    assert len(found) == 1
+
+
 def test_a_sum_is_a_reason_where_there_is_no_better() -> None:
     found = said(
         "SSL_CHECK on service [10.0.30.31]:none:0 failed after 2 retries.",

@@ -131,11 +131,14 @@ def test_what_is_not_there_is_said_before_anybody_is_asked(
     assert not (pair.net / "log").exists()
 
 
-def test_it_is_refused_where_connections_would_be_cut(site: Site, capsys: Shown) -> None:
-    """web-bundle has a sorry server, and one of its two is drained already."""
+@pytest.mark.parametrize("aside", [{"drained": True}, {"state": "down", "weight": None}], ids=str)
+def test_it_is_refused_where_connections_would_be_cut(
+    site: Site, capsys: Shown, aside: dict[str, Any]
+) -> None:
+    """web-bundle has a sorry server, and one of its two is drained already, or down on a node."""
     one, two = "10.11.12.31", "10.11.12.32"
-    servers = server(one, 3), server(two, 0, drained=True)
-    for name, role in (("lb1", "MASTER"), ("lb2", "BACKUP")):
+    for name, role, other in (("lb1", "MASTER", {}), ("lb2", "BACKUP", aside)):
+        servers = server(one, 3), server(two, 0, **other)
         told = facts(name, role, balancing=balancing(*servers, name="web"), digest=None)
         site.answer(name, STATUS, told)
     assert site.call("drain", "web", one, site="web-bundle") == 1
@@ -162,15 +165,19 @@ def test_the_watch_ends_in_time_when_nobody_tells() -> None:
 # status
 
 
+# A script's path and an IPv6 address stand in brackets, as markup does.
+WHY = "check of [fd00::32] by [/etc/x]"
+
+
 def test_each_service_is_a_table(pair: Site, capsys: Shown) -> None:
-    down = server(TWO, 0, state="down", weight=None, why="TCP connection timeout.", counts=None)
+    down = server(TWO, 0, state="down", weight=None, why=WHY, counts=None)
     say(pair, server(ONE, 3), server(TWO, 0), lb2=(server(ONE, 2), down))
     assert call(pair, "status") == 0
     shown = capsys.readouterr().out
     assert "ftp (IPv4) at 203.0.113.10: mh, 3 new/s" in shown
     (line,) = [each for each in shown.splitlines() if TWO in each]
     assert [cell.strip() for cell in line.split("│")[1:-1]] == [
-        *(TWO, "up 1", "down", "0", "1", "4", "2", "TCP connection timeout."),
+        *(TWO, "up 1", "down", "0", "1", "4", "2", WHY),
     ]
 
 

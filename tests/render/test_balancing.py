@@ -6,9 +6,10 @@ which the ruleset keeps from leaving a virtual address, and counts.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -154,6 +155,54 @@ def test_any_number_of_services_costs_one_lookup():
     ]
     assert len(rules) == 2
     assert len(balancing.maps(plan("balancer"))[0].elements) > 15
+
+
+def chain(text: str, name: str) -> list[str]:
+    """The rules of one chain."""
+    body = text.partition(f"chain {name} {{\n")[2].partition("\n\t}")[0]
+    return [line.strip() for line in body.splitlines()]
+
+
+def test_an_answer_to_what_a_node_opened_itself_is_not_balanced():
+    """A service may have the port that it came from: those of passive FTP, on a single node."""
+    rules = chain(ruleset.render(plan("lone-balancer"), "gate"), "marks")
+    marking = next(i for i, rule in enumerate(rules) if rule.startswith("meta mark set"))
+    assert "ct direction reply accept" in rules[:marking]
+
+
+def with_rules(tmp_path: Path, *rules: str) -> str:
+    """The ruleset of the balancer with these rules alone."""
+    head, _, rest = (golden.HERE / "balancer/site.yaml").read_text().partition("  rules:\n")
+    after = rest[re.search(r"^\S", rest, re.MULTILINE).start() :]
+    lines = "".join(f"    - {each}\n" for each in rules)
+    path = tmp_path / "site.yaml"
+    path.write_text(f"{head}  rules:\n{lines}{after}")
+    return ruleset.render(load(path), "lb1")
+
+
+CLOSED = "{from: wan, service: tcp/80, action: drop}"
+
+
+def test_of_a_connection_that_is_half_seen_a_limit_counts_the_first_segment_alone(tmp_path):
+    text = with_rules(tmp_path, "{from: wan, service: tcp/80, limit: 50/s}", CLOSED)
+    begun, limited, closed, _ = chain(text, "balanced")
+    match = 'iifname "wan0" tcp dport 80'
+    assert begun.startswith("tcp flags & (fin | syn | rst | ack) != syn " + match)
+    assert limited.startswith(match + " limit name")
+    assert begun.split(" counter ")[1] == limited.split(" counter ")[1]
+    assert closed.startswith(match + " counter drop")
+
+
+def test_what_is_said_of_the_node_itself_is_not_said_of_services(tmp_path):
+    text = with_rules(tmp_path, "{from: wan, to: self, action: drop}")
+    assert chain(text, "balanced") == ["counter accept"]
+    assert any("drop" in rule for rule in chain(text, "input")[1:])
+
+
+def test_the_rules_of_the_site_come_before_active_ftp(tmp_path):
+    rules = chain(with_rules(tmp_path, "{from: dmz, to: wan, action: drop}"), "forward")
+    dropped = next(i for i, rule in enumerate(rules) if "counter drop" in rule)
+    assert dropped < next(i for i, rule in enumerate(rules) if "tcp sport 20" in rule)
 
 
 def test_a_helper_is_for_connections_that_are_not_balanced():

@@ -104,7 +104,6 @@ def test_the_web_bundle_and_the_mail_balancer() -> None:
         ("ports: tcp/80, persistence: off", Scheduler.WLC),
         ("ports: tcp/80, persistence: 1s", Scheduler.MH),
         ("ports: tcp/21, ftp: {passive: 3000-3999}", Scheduler.MH),
-        ("ports: tcp/80, persistence: 1s, scheduler: sh", Scheduler.SH),
     ],
 )
 def test_who_must_come_back_to_its_server_is_led_by_its_address(tmp_path, said, scheduler) -> None:
@@ -222,10 +221,35 @@ def test_a_warning_is_shown_and_changes_nothing(
     assert "1 virtual service, 4 expectations" in shown.out
 
 
+@pytest.mark.parametrize("scheduler", [each for each in Scheduler if each is not Scheduler.MH])
+def test_only_by_mh_do_both_nodes_lead_a_client_alike(tmp_path: Path, scheduler: Scheduler) -> None:
+    text = one("web", 80, f", persistence: 9s, scheduler: {scheduler}")
+    (warning,) = plan_of(tmp_path, text).warnings
+    assert warning.what == f"persistence with {scheduler} does not outlive every takeover"
+
+
 @pytest.mark.parametrize("said", ["ports: tcp/80, persistence: 9s", "ports: tcp/80, scheduler: rr"])
 def test_nothing_is_warned_of_without_need(tmp_path: Path, said: str) -> None:
     text = f"one: {{address: 192.0.2.9, servers: [{{address: 10.0.0.7}}], {said}}}"
     assert plan_of(tmp_path, text).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "warned"),
+    [
+        ("{from: any, action: drop}", True),
+        ("{from: wan, action: reject}", True),
+        ("{from: wan, to: self, action: drop}", False),
+        ("{from: wan, source: 192.0.2.7, action: drop}", False),
+        ("{from: any}", False),
+    ],
+)
+def test_a_refusal_of_everything_is_warned_of(tmp_path: Path, rule: str, warned: bool) -> None:
+    rules = f"firewall:\n  rules: [{rule}]\nvirtual_services:\n"
+    path = tmp_path / "site.yaml"
+    path.write_text(PAIR.replace("virtual_services:\n", rules) + f"  {one('web', 80)}\n")
+    what = ["this refuses the clients of the virtual services as well"] if warned else []
+    assert [each.what for each in load(path).warnings] == what
 
 
 # What the real servers are told
@@ -257,6 +281,13 @@ def test_other_servers_are_told_to_hold_the_address_and_how(
     second = said[said.index("# vsftpd-ipv6.conf") :]
     assert second.startswith("# vsftpd-ipv6.conf\n    listen=NO\n    listen_ipv6=YES\n")
     assert "pasv_address" not in second[: second.index("net.ipv6.bindv6only = 1")]
+
+
+def test_the_sorry_server_is_told_what_the_others_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("explain", EXAMPLES / "web-bundle.yaml") == 0
+    said = capsys.readouterr().out
+    assert "  10.11.12.33, the sorry server: the same goes for it\n" in said
+    assert "10.11.12.31, 10.11.12.32, 10.11.12.33: the default gateway is 10.11.12.1." in said
 
 
 def test_a_network_without_a_virtual_address_is_no_way_back(tmp_path: Path) -> None:
