@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from appliance.node.alarms import Alarms
@@ -29,7 +30,7 @@ log = logging.getLogger("appliance.agent")
 _COMPARE_EVERY_S = 5.0
 _REPLAY_EVERY_S = 10.0
 _PAUSE_S = 0.002  # each page of the list: some 50 connections, one or two datagrams
-_DAEMON_S = 5.0  # keepalived starts the sync daemon a moment after it has told the role
+_DAEMON_S = 5.0  # until the sync daemons should run, or a standby's services be there
 _REST = 20  # times as long as a reading took: thousands of servers are not to cost a processor
 _NEVER = float("inf")
 
@@ -38,7 +39,6 @@ _Reading = tuple[Table | OSError, float] | None
 
 # Ask for all of them, several times: a message may be lost.
 _BEHIND = (Remedy.NONE, *(Remedy.WANT,) * 6)
-_WAYS = {Role.MASTER: Sync.MASTER, Role.BACKUP: Sync.BACKUP}
 
 
 @dataclass(slots=True)
@@ -84,12 +84,13 @@ class Balancer:
     _turn: int = 0  # counts the roles: what was begun in an earlier one is void
     _known: int | None = None  # the run of the peer's agent since when its IPVS is in step
     _missed: bool = False  # whether it cannot have heard all since we began to send
+    _refusal: OSError | None = None  # why a sync daemon did not start
     _thread: threading.Thread | None = None
     _outcome: tuple[int, Replayed | OSError, float] | None = None
     _next_replay: float = -_NEVER
     _next_compare: float = 0.0
     _next_reading: float = -_NEVER
-    _well: float = 0.0  # when the sync daemon was as it should be, last
+    _well: float = 0.0  # when the sync daemons were as they should be, last
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.balancing)
@@ -110,7 +111,7 @@ class Balancer:
 
     def enter(self, role: Role, now: float) -> None:
         """A new role: what was begun in the one before ends."""
-        self._role, self._well = role, now
+        self._role = role
         self._turn += 1
         self.lacks, self.in_step = False, None
         self._forget()
@@ -142,7 +143,7 @@ class Balancer:
         self._next_reading = now + _REST * seconds
         self.table = None if isinstance(read, OSError) else read
         trouble = f"IPVS cannot be asked: {read}" if isinstance(read, OSError) else None
-        self._judge_daemon(now, trouble)
+        self._judge_daemons(now, trouble)
         if self.table is None:
             return
         if self.watch.look(self.table, now, self.world.wall()):
@@ -161,7 +162,7 @@ class Balancer:
         thread.start()
         return thread
 
-    # The sync daemon
+    # The sync daemons
 
     def _runs(self, way: Sync) -> bool:
         channel = self.balancing.channel
@@ -169,14 +170,30 @@ class Balancer:
             return channel is None
         return Daemon(way, channel.interface, channel.sync_id) in self.table.daemons
 
-    def _judge_daemon(self, now: float, trouble: str | None) -> None:
-        way = _WAYS.get(self._role)
-        if way and not trouble and not self._runs(way):
-            trouble = f"the sync daemon does not run as the role {self._role} wants it"
+    def _judge_daemons(self, now: float, trouble: str | None) -> None:
+        """Both always run: a node that is told and a node that tells need nothing changed."""
+        missing = [way for way in Sync if not self._runs(way)] if self.table else []
+        for way in missing:
+            self.worker.do(partial(self._start_daemon, way), self._started)
+        if missing:
+            words = " and ".join(f"{way.name}".lower() for way in missing)
+            why = f": {self._refusal}" if self._refusal else ""
+            trouble = f"of the sync daemons {words} does not run{why}"
         if trouble is None:
             self._well = now
         lasts = now - self._well >= _DAEMON_S
         self.alarms.tell("ipvs", trouble if lasts else None)
+
+    def _start_daemon(self, way: Sync) -> OSError | None:
+        assert self.balancing.channel, "without one none is missing"
+        try:
+            self.world.start_sync(self.balancing.channel, way)
+        except OSError as error:
+            return error
+        return None
+
+    def _started(self, refusal: OSError | None) -> None:
+        self._refusal = refusal
 
     # The active node
 

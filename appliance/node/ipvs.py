@@ -13,8 +13,9 @@ from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, socket
 
+from appliance.node.balancing import Channel
 from appliance.node.ctnetlink import NESTED, attribute
-from appliance.node.netlink import Address, attributes, connect, dump
+from appliance.node.netlink import Address, attributes, connect, dump, order
 
 _GENERIC = 16  # NETLINK_GENERIC
 _CONTROL, _GET_FAMILY = 16, 3  # GENL_ID_CTRL, CTRL_CMD_GETFAMILY
@@ -22,7 +23,8 @@ _FAMILY_ID, _FAMILY_NAME = 1, 2  # CTRL_ATTR_*
 _HEADER = struct.Struct("=BBH")  # struct genlmsghdr: command, version, reserved
 _NAME, _VERSION = b"IPVS\0", 1
 
-_GET_SERVICE, _GET_DEST, _GET_DAEMON = 4, 8, 11  # IPVS_CMD_*
+# IPVS_CMD_*
+_GET_SERVICE, _GET_DEST, _NEW_DAEMON, _DEL_DAEMON, _GET_DAEMON = 4, 8, 9, 10, 11
 _SERVICE, _DEST, _DAEMON = 1, 2, 3  # IPVS_CMD_ATTR_*
 
 
@@ -60,6 +62,8 @@ class _Daemon(IntEnum):
     STATE = 1
     MCAST_IFN = 2
     SYNC_ID = 3
+    MCAST_GROUP = 5
+    MCAST_GROUP6 = 6
 
 
 class Sync(IntFlag):
@@ -158,6 +162,31 @@ def table(stop: Callable[[], bool] = lambda: False) -> Table:
         services = tuple(_services(link, number, stop))
         found = _dump(link, number, _GET_DAEMON)
         return Table(services, tuple(daemon(each) for each in found))
+
+
+def start(channel: Channel, way: Sync) -> None:
+    """Start a sync daemon, in the place of one that works otherwise; OSError when the kernel
+    refuses, as while the card has no address.
+    """
+    group = _Daemon.MCAST_GROUP if channel.group.version == 4 else _Daemon.MCAST_GROUP6
+    state = attribute(_Daemon.STATE, struct.pack("=I", way))
+    body = (
+        state
+        + attribute(_Daemon.MCAST_IFN, channel.interface.encode() + b"\0")
+        + attribute(_Daemon.SYNC_ID, struct.pack("=I", channel.sync_id))
+        + attribute(group, channel.group.packed)
+    )
+    with connect(_GENERIC) as link:
+        number = family(link, _NAME)
+        try:
+            _order(link, number, _NEW_DAEMON, body)
+        except FileExistsError:
+            _order(link, number, _DEL_DAEMON, state)
+            _order(link, number, _NEW_DAEMON, body)
+
+
+def _order(link: socket, number: int, command: int, body: bytes) -> None:
+    order(link, number, _HEADER.pack(command, _VERSION, 0) + attribute(_DAEMON | NESTED, body))
 
 
 def family(link: socket, name: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequen
 ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 
 _REQUEST_DUMP = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP
+_REQUEST_ACK = 0x1 | 0x4  # NLM_F_REQUEST | NLM_F_ACK
 _DONE, ERROR = 3, 2  # NLMSG_DONE, NLMSG_ERROR
 _GETADDR = 22  # RTM_GETADDR
 _IFADDRMSG = 8  # size of struct ifaddrmsg
@@ -55,6 +57,14 @@ def dump(link: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
             if answer == ERROR:
                 raise OSError(-struct.unpack_from("=i", payload)[0], "netlink dump refused")
             yield payload
+
+
+def order(link: socket.socket, kind: int, body: bytes) -> None:
+    """Have a request of this type carried out; OSError if it is refused, or not answered."""
+    link.send(HEADER.pack(HEADER.size + len(body), kind, _REQUEST_ACK, 1, 0) + body)
+    for _, payload in messages(link.recv(1 << 16)):
+        if code := struct.unpack_from("=i", payload)[0]:
+            raise OSError(-code, os.strerror(-code))
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:

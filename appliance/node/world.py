@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.node import checks, guard, ipvs, ipvs_replay, kernel, netlink, reach
-from appliance.node.balancing import Balancing
+from appliance.node.balancing import Balancing, Channel
 from appliance.node.config import Address
+from appliance.node.ipvs import Sync, start
 
 
 @dataclass(slots=True)
@@ -24,5 +25,6 @@ class World:
     renew: Callable[[Callable[[], bool]], int] = kernel.renew
     kill: Callable[[str], bool] = guard.kill
     ipvs: Callable[[Callable[[], bool]], ipvs.Table] = ipvs.table
+    start_sync: Callable[[Channel, Sync], None] = start
     replay: Callable[[Balancing, ipvs_replay.Stop], ipvs_replay.Replayed] = ipvs_replay.replay
     verdicts: Callable[[], checks.Verdicts] = checks.recent

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path, PurePosixPath
 
 from appliance.node import ctnetlink
-from appliance.plan.model import Address, Pair, Plan
+from appliance.plan.model import Address, Plan
 from appliance.plan.virtual import (
     Check,
     DnsCheck,
@@ -60,14 +60,6 @@ def global_lines(plan: Plan) -> Iterator[str]:
     yield "checker_log_all_failures"
     if scripts(plan):
         yield f"script_user {SCRIPT_USER}"
-
-
-def sync_daemon(plan: Plan, node: str, pair: Pair, instance: str) -> Iterator[str]:
-    """The active node tells the other of its connections; `instance` says which it is."""
-    if plan.virtual_services:
-        to = balanced.channel_of(plan, node, pair)
-        group = f" group {to.group}" if to.group.version == 6 else ""
-        yield f"lvs_sync_daemon {to.interface} inst {instance} id {to.sync_id}{group}"
 
 
 def virtual_servers(plan: Plan) -> list[Block]:

@@ -54,7 +54,6 @@ def _global(plan: Plan, node: str, pair: Pair, agent: Config) -> Block:
             "vrrp_version 3",
             "enable_script_security",
             *ipvs.global_lines(plan),
-            *ipvs.sync_daemon(plan, node, pair, _name(pair.routers[0])),
             f"notify_fifo {agent.fifo} root",
             f"vrrp_rt_priority {REALTIME_PRIORITY}",
             f"vrrp_rlimit_rttime {REFUSED_LIMIT_US}",

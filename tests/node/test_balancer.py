@@ -32,9 +32,7 @@ def site(folder: Path) -> Balancing:
     return Balancing((web,), (), channel)
 
 
-def table(
-    state: Sync, connections: int = 0, templates: int = 0, *, weights: tuple[int, ...] = (1, 1)
-) -> Table:
+def table(connections: int = 0, templates: int = 0, *, weights: tuple[int, ...] = (1, 1)) -> Table:
     """The first server has everything; a weight below 0 is a server that is not there."""
     counts = ((connections, 0, templates), (0, 0, 0))
     servers = (
@@ -43,7 +41,7 @@ def table(
         if weight >= 0
     )
     service = Balanced(4, 80, "wlc", None, Counts(), tuple(servers))
-    return Table((service,), (Daemon(state, "sync0", 51),))
+    return Table((service,), tuple(Daemon(way, "sync0", 51) for way in Sync))
 
 
 class Balanced4(Bench):
@@ -51,11 +49,13 @@ class Balanced4(Bench):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.kernel: Table | OSError = table(Sync.BACKUP)
+        self.kernel: Table | OSError = table()
         self.replays: list[Stop] = []
         self.outcome: Replayed | OSError = Replayed(7, 2, whole=True)
         self.hold = threading.Event()
         self.hold.set()
+        self.started: list[Sync] = []
+        self.refuses = False
         self.checked: dict[object, Verdict] = {}
         self.asked_checks = 0
         self.reads, self.slowness, self.cut_short = 0, 0.0, 0
@@ -68,7 +68,8 @@ class Balanced4(Bench):
         return agent
 
     def world(self) -> World:
-        return replace(super().world(), ipvs=self.read, replay=self.replay, verdicts=self.verdicts)
+        kernel = {"ipvs": self.read, "start_sync": self.start_sync, "replay": self.replay}
+        return replace(super().world(), **kernel, verdicts=self.verdicts)
 
     def balancing(self) -> Balancing:
         return site(self.folder)
@@ -83,6 +84,14 @@ class Balanced4(Bench):
         if isinstance(self.kernel, OSError):
             raise self.kernel
         return self.kernel
+
+    def start_sync(self, channel: Channel, way: Sync) -> None:
+        if self.refuses:
+            raise OSError("no address yet")
+        assert isinstance(self.kernel, Table)
+        self.started.append(way)
+        daemon = Daemon(way, channel.interface, channel.sync_id)
+        self.kernel = replace(self.kernel, daemons=(*self.kernel.daemons, daemon))
 
     def replay(self, _: Balancing, stop: Stop) -> Replayed:
         self.replays.append(stop)
@@ -143,7 +152,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Balanced4
 
 def test_a_peer_that_appears_anew_is_told_of_everything_once(bench: Balanced4) -> None:
     agent = bench.balancing_agent("MASTER")
-    bench.kernel = table(Sync.MASTER, 1000, 100)
+    bench.kernel = table(1000, 100)
     bench.hear(agent, replace(PEER, takes=False), 2)
     assert bench.state()["ipvs"]["in_step"] is False
     bench.hear(agent, PEER, 30)
@@ -158,7 +167,7 @@ def test_a_handover_waits_until_the_peer_was_told(
     bench: Balanced4, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = bench.balancing_agent("MASTER")
-    bench.kernel = table(Sync.MASTER, 1000, 100)
+    bench.kernel = table(1000, 100)
     handover = Handover(bench.config)
     monkeypatch.setattr(Handover, "_active", lambda _: True)
     monkeypatch.setattr(Handover, "_send_table", lambda *_: None)
@@ -173,10 +182,10 @@ def test_a_handover_waits_until_the_peer_was_told(
 def test_the_peer_that_told_us_is_not_told_it_again(bench: Balanced4) -> None:
     """After a handover the other one has all that we have."""
     agent = bench.balancing_agent("BACKUP")
-    bench.kernel = table(Sync.BACKUP, 1000, 100)
+    bench.kernel = table(1000, 100)
     bench.hear(agent, ACTIVE, 3)
     bench.say("MASTER")
-    bench.kernel = table(Sync.MASTER, 1000, 100)
+    bench.kernel = table(1000, 100)
     bench.hear(agent, PEER, 20)
     assert bench.replays == []
     assert bench.state()["ipvs"]["in_step"] is True
@@ -279,7 +288,7 @@ def test_the_loss_of_the_role_stops_it(bench: Balanced4) -> None:
     bench.outcome = Replayed(3, 0, whole=False)
     bench.hold.set()
     bench.await_threads()
-    bench.kernel = table(Sync.MASTER)
+    bench.kernel = table()
     bench.say("MASTER")
     bench.hear(agent, PEER, 12)
     assert len(bench.replays) == 2  # what was cut short is made up for
@@ -300,7 +309,7 @@ def test_what_the_kernel_refuses_is_tried_again(bench: Balanced4) -> None:
 
 def test_what_is_missing_for_long_is_asked_for_and_then_an_alarm(bench: Balanced4) -> None:
     agent = bench.balancing_agent("BACKUP")
-    bench.kernel = table(Sync.BACKUP, 500, 100)
+    bench.kernel = table(500, 100)
     bench.hear(agent, ACTIVE, 6)
     assert not bench.links.said[-1].lacks  # once may be chance
     bench.hear(agent, ACTIVE, 6)
@@ -308,7 +317,7 @@ def test_what_is_missing_for_long_is_asked_for_and_then_an_alarm(bench: Balanced
     assert agent.alarms == {} or "ipvs-balance" not in agent.alarms
     bench.hear(agent, ACTIVE, 35)
     assert "500 connections and 100 templates are here" in agent.alarms["ipvs-balance"]
-    bench.kernel = table(Sync.BACKUP, 990, 100)
+    bench.kernel = table(990, 100)
     bench.hear(agent, ACTIVE, 6)
     assert "ipvs-balance" not in agent.alarms
     assert not bench.links.said[-1].lacks
@@ -317,14 +326,14 @@ def test_what_is_missing_for_long_is_asked_for_and_then_an_alarm(bench: Balanced
 
 def test_templates_are_compared_as_well(bench: Balanced4) -> None:
     agent = bench.balancing_agent("BACKUP")
-    bench.kernel = table(Sync.BACKUP, 1000, 0)
+    bench.kernel = table(1000, 0)
     bench.hear(agent, ACTIVE, 12)
     assert bench.links.said[-1].lacks
 
 
 def test_too_many_are_no_reason_to_do_anything(bench: Balanced4) -> None:
     agent = bench.balancing_agent("BACKUP")
-    bench.kernel = table(Sync.BACKUP, 5000, 100)
+    bench.kernel = table(5000, 100)
     bench.hear(agent, ACTIVE, 60)
     assert not any(word.lacks for word in bench.links.said)
     assert "ipvs-balance" not in agent.alarms
@@ -333,7 +342,7 @@ def test_too_many_are_no_reason_to_do_anything(bench: Balanced4) -> None:
 
 def test_while_the_peer_sends_nothing_is_compared(bench: Balanced4) -> None:
     agent = bench.balancing_agent("BACKUP")
-    bench.kernel = table(Sync.BACKUP, 5, 0)
+    bench.kernel = table(5, 0)
     bench.hear(agent, replace(ACTIVE, replays=True), 60)
     assert not any(word.lacks for word in bench.links.said)
 
@@ -342,7 +351,9 @@ def test_it_takes_in_only_with_its_daemon_and_its_services(bench: Balanced4) -> 
     agent = bench.balancing_agent("BACKUP")
     bench.hear(agent, ACTIVE)
     assert bench.links.said[-1].takes
-    for lacking in (table(Sync.MASTER), Table((), table(Sync.BACKUP).daemons), OSError("none")):
+    bench.refuses = True
+    telling = Table(table().services, table().daemons[:1])
+    for lacking in (telling, Table((), table().daemons), OSError("none")):
         bench.kernel = lacking
         bench.hear(agent, ACTIVE, 2)
         assert not bench.links.said[-1].takes
@@ -350,7 +361,7 @@ def test_it_takes_in_only_with_its_daemon_and_its_services(bench: Balanced4) -> 
 
 def test_a_table_that_takes_long_to_read_is_read_less_often(bench: Balanced4) -> None:
     agent = bench.balancing_agent("MASTER")
-    bench.kernel = table(Sync.MASTER, 1, 0)
+    bench.kernel = table(1, 0)
     bench.hear(agent, PEER, 10)
     quick, bench.reads, bench.slowness = bench.reads, 0, 0.5
     bench.hear(agent, PEER, 30)
@@ -360,7 +371,7 @@ def test_a_table_that_takes_long_to_read_is_read_less_often(bench: Balanced4) ->
 
 def test_the_word_has_the_counts(bench: Balanced4) -> None:
     agent = bench.balancing_agent("MASTER")
-    bench.kernel = table(Sync.MASTER, 12, 3)
+    bench.kernel = table(12, 3)
     bench.hear(agent, PEER, 2)
     said = bench.links.said[-1]
     assert (said.connections, said.templates) == (12, 3)
@@ -371,14 +382,32 @@ def test_the_word_has_the_counts(bench: Balanced4) -> None:
 
 def test_a_sync_daemon_that_does_not_run_is_an_alarm(bench: Balanced4) -> None:
     agent = bench.balancing_agent("BACKUP")
-    bench.say("MASTER")
-    bench.hear(agent, PEER, 4)  # keepalived gets a moment
+    bench.hear(agent, PEER, 2)
+    bench.kernel, bench.refuses = Table(table().services, ()), True
+    bench.hear(agent, PEER, 4)
     assert "ipvs" not in agent.alarms
     bench.hear(agent, PEER, 4)
-    assert "does not run as the role MASTER wants" in agent.alarms["ipvs"]
-    bench.kernel = table(Sync.MASTER)
-    bench.hear(agent, PEER)
+    assert agent.alarms["ipvs"] == (
+        "of the sync daemons master and backup does not run: no address yet"
+    )
+    bench.refuses = False
+    bench.hear(agent, PEER, 2)
     assert "ipvs" not in agent.alarms
+
+
+def test_both_sync_daemons_run_whatever_the_role(bench: Balanced4) -> None:
+    """None is started or stopped at a takeover, when keepalived has no time to lose."""
+    bench.kernel = Table(table().services, ())
+    agent = bench.balancing_agent("INIT")
+    bench.hear(agent, PEER, 2)
+    assert bench.started == [Sync.MASTER, Sync.BACKUP]
+    for role in ("BACKUP", "MASTER", "FAULT", "BACKUP"):
+        bench.say(role)
+        bench.hear(agent, PEER, 2)
+    assert bench.started == [Sync.MASTER, Sync.BACKUP]
+    bench.kernel = Table(table().services, (Daemon(Sync.MASTER, "sync0", 51),))
+    bench.hear(agent, PEER, 2)
+    assert bench.started[2:] == [Sync.BACKUP]
 
 
 def test_a_kernel_that_does_not_answer_is_an_alarm(bench: Balanced4) -> None:
@@ -399,11 +428,11 @@ def servers(bench: Bench) -> dict[str, tuple[str, float, str | None]]:
 
 def test_a_server_that_goes_has_its_reason_from_the_journal(bench: Balanced4) -> None:
     agent = bench.balancing_agent("MASTER")
-    bench.kernel = table(Sync.MASTER)
+    bench.kernel = table()
     bench.hear(agent, PEER, 2)
     assert servers(bench) == {str(ONE): ("up", 5.0, None), str(TWO): ("up", 5.0, None)}
     assert bench.asked_checks == 0
-    bench.kernel = table(Sync.MASTER, weights=(1, -1))
+    bench.kernel = table(weights=(1, -1))
     bench.checked = {(80, TWO): Verdict(up=False, since=4.0, why="TCP connection timeout.")}
     bench.hear(agent, PEER, 5)
     assert servers(bench)[str(TWO)] == ("down", 4.0, "TCP connection timeout.")
@@ -411,7 +440,7 @@ def test_a_server_that_goes_has_its_reason_from_the_journal(bench: Balanced4) ->
     bench.checked = {}  # the journal was turned over
     bench.hear(agent, PEER, 60)
     assert servers(bench)[str(TWO)] == ("down", 4.0, "TCP connection timeout.")
-    bench.kernel = table(Sync.MASTER)
+    bench.kernel = table()
     bench.hear(agent, PEER, 2)
     assert servers(bench)[str(TWO)] == ("up", 5.0, None)
 
@@ -419,7 +448,7 @@ def test_a_server_that_goes_has_its_reason_from_the_journal(bench: Balanced4) ->
 def test_a_drained_server_is_no_failure_until_its_check_says_so(bench: Balanced4) -> None:
     agent = bench.balancing_agent("MASTER")
     (bench.folder / f"web-{TWO}").write_text("1\n")
-    bench.kernel = table(Sync.MASTER, weights=(1, 0))
+    bench.kernel = table(weights=(1, 0))
     bench.hear(agent, PEER, 2)
     assert servers(bench)[str(TWO)][0] == "drained"
     bench.checked = {(80, TWO): Verdict(up=False, since=4.0, why="refused")}

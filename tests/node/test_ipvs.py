@@ -111,6 +111,36 @@ def test_the_kernel_is_asked_in_its_own_order(monkeypatch: pytest.MonkeyPatch) -
     assert (read.connections, read.templates, len(read.daemons)) == (1, 3, 1)
 
 
+@pytest.mark.parametrize(
+    ("group", "told"),
+    [("224.0.0.81", (5, b"\xe0\0\0\x51")), ("ff15::81", (6, b"\xff\x15" + bytes(13) + b"\x81"))],
+)
+def test_a_sync_daemon_takes_the_place_of_one_that_works_otherwise(
+    monkeypatch: pytest.MonkeyPatch, group: str, told: tuple[int, bytes]
+) -> None:
+    asked: list[tuple[int, bytes]] = []
+
+    def order(_: socket.socket, kind: int, body: bytes) -> None:
+        assert kind == 34
+        asked.append((body[0], body[4:]))
+        if len(asked) == 1:
+            raise FileExistsError(17, "it runs already")
+
+    monkeypatch.setattr(ipvs, "family", lambda *_: 34)
+    monkeypatch.setattr(ipvs, "order", order)
+    ipvs.start(Channel("sync0", ip_address("192.0.2.1"), ip_address(group), 8848, 51), Sync.BACKUP)
+    state = kernel.u32(1, 2)
+    rest = (kernel.attribute(2, b"sync0\0"), kernel.u32(3, 51), kernel.attribute(*told))
+    new, removed, again = asked
+    assert new == again == (9, kernel.nest(0x8003, state, *rest))
+    assert removed == (10, kernel.nest(0x8003, state))
+
+
+def test_what_the_kernel_refuses_has_its_own_error() -> None:
+    with ipvs.connect(16) as link, pytest.raises(OSError, match="Operation not supported"):
+        ipvs.order(link, 16, bytes([255, 1, 0, 0]))
+
+
 def test_a_kernel_without_ipvs_is_an_error_and_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
     other = kernel.HEAD + kernel.u16(1, 33) + kernel.attribute(2, b"nl80211\0")
     monkeypatch.setattr(ipvs, "dump", lambda *_: iter([other]))

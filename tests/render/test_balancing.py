@@ -6,6 +6,7 @@ which the ruleset keeps from leaving a virtual address, and counts.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from ipaddress import ip_address
@@ -16,7 +17,7 @@ import pytest
 from appliance.plan.model import Verdict
 from appliance.plan.virtual import Forward
 from appliance.render import balancing, ipvs, ruleset
-from appliance.render.site import KEEPALIVED, KEEPALIVED_UNIT, render
+from appliance.render.site import BALANCING, KEEPALIVED, KEEPALIVED_UNIT, render
 from appliance.site import load
 from tests.render import golden
 from tests.render.bench import play
@@ -259,8 +260,10 @@ def test_a_site_without_virtual_services_is_as_it_was():
         assert "virtual_server" not in file.content
 
 
-def test_the_sync_daemon_is_told_which_router_makes_a_node_active():
-    text = render(plan("mail-balancer"))["lb1"][KEEPALIVED].content
-    assert "lvs_sync_daemon enp0s8 inst front-4 id 51" in text
+def test_the_sync_daemons_are_the_agents_and_not_keepalived_s():
+    files = render(plan("mail-balancer"))["lb1"]
+    assert "lvs_sync_daemon" not in files[KEEPALIVED].content
+    channel = json.loads(files[BALANCING].content)["channel"]
+    assert (channel["interface"], channel["sync_id"]) == ("enp0s8", 51)
     (service,) = plan("mail-balancer").virtual_services
     assert service.of(4) == (ip_address("192.168.1.60"),)
