@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from appliance.node import ctnetlink
 from appliance.plan.model import Plan
-from appliance.plan.virtual import Forward
+from appliance.plan.virtual import Forward, Scheduler
 from appliance.render import helpers
 
 # The largest number of connections; 320 bytes each, when they are there. With so many a takeover
@@ -137,6 +137,7 @@ def modules(plan: Plan) -> str:
 
 
 def _balancing_modules(plan: Plan) -> list[str]:
-    """IPVS's settings are there only with the module; a scheduler must not come late."""
-    schedulers = dict.fromkeys(f"ip_vs_{each.scheduler}" for each in plan.virtual_services)
-    return ["ip_vs", *schedulers] if schedulers else []
+    """IPVS's settings are there only with the module. Every scheduler is loaded, in case the site
+    changes: while IPVS loads one by itself it answers nobody, and VRRP would wait for it.
+    """
+    return ["ip_vs", *(f"ip_vs_{each}" for each in Scheduler)] if plan.virtual_services else []
