@@ -53,7 +53,7 @@ def service(number: int) -> str:
         f"  s{number}:\n"
         f"    address: {VIRTUAL}\n"
         f"    ports: [tcp/{FIRST_PORT + number}]\n"
-        f"    check: {{tcp: {FIRST_PORT + number}, interval: 1h}}\n"
+        f"    check: {{tcp: {FIRST_PORT + number}, interval: 3600s}}\n"
         f"    servers:\n{servers}"
     )
 
