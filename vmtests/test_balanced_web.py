@@ -200,13 +200,16 @@ def test_a_client_meets_one_server_on_both_ports_also_after_takeovers(
         assert bundled(pair, clients) == before
         restore(scene)
         pair.wait_ready(READY_WITHIN)
-        until(lambda: in_step(pair), NOTICED, "equal tables")
+        until(lambda: in_step(pair), NOTICED, "all of the active node's table at the standby")
 
 
 def in_step(pair: Lab) -> bool:
-    """Whether the standby's IPVS has as much as the active node's."""
+    """Whether the standby's IPVS has all that the active node's has; a template that it was told of
+    by the agent lasts longer there.
+    """
     state = pair.standby().state()
-    return bool(state) and set(state["ipvs"]["difference"].values()) == {0}
+    found = state["ipvs"]["difference"].values() if state else [None]
+    return all(each is not None and each >= 0 for each in found)
 
 
 def test_without_templates_a_client_meets_another_server(pair: Lab, newcomers: Newcomers) -> None:
