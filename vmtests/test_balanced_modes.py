@@ -44,7 +44,7 @@ def sources(pair: Lab, count: int) -> list[Address]:
 @pytest.fixture
 def sessions(pair: Lab, full: bool) -> tuple[Cell, ...]:
     """Over each service from some addresses of both IP versions."""
-    few = sources(pair, 4 if full else 2)
+    few = sources(pair, 4 if full else 1)
     return tuple(
         c for service in PLAN.virtual_services for c in cells(service, HOST, few, full=full)
     )
