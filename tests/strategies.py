@@ -433,7 +433,7 @@ class Site:
         service["ftp"] = {"passive": "10000-20000"} | self.draw(
             st.sampled_from([{}, {"active": "yes"}, {"active": False}])
         )
-        if service.get("scheduler") not in (None, "mh", "sh"):
+        if service.get("scheduler") not in (None, "mh"):
             service["persistence"] = "300s"
 
     # The rest
