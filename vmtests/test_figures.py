@@ -78,18 +78,17 @@ def test_base(timed: Build, figures: Figures, tmp_path: Path) -> None:
     assert figures.add(what, "", composed / whole, goal="at most 0.1").worst <= 0.1
 
 
-def test_start(pair: Lab, figures: Figures, full: bool) -> None:
+def test_start(pair: Lab, figures: Figures) -> None:
     started = figures.add(
         "all machines from nothing to a ready pair", "s", *figures.started, goal="at most 120 s"
     )
     assert pair.active()
-    if full:  # on a busy machine it says nothing
-        assert started.worst <= 120
+    assert started.worst <= 120
 
 
 def test_gaps(pair: Lab, figures: Figures, rounds: Rounds, full: bool) -> None:
     """A planned handover, a loss of power, and one of the same pair with keepalived's usual
-    configuration, in the same run: on a busy machine only their ratios say something.
+    configuration, in the same run.
     """
     planned = gaps_at_handovers(pair, rounds(5, 20))
     ours = [gap_at_power_loss(pair) for _ in rounds(2, 10)]
@@ -103,20 +102,17 @@ def test_gaps(pair: Lab, figures: Figures, rounds: Rounds, full: bool) -> None:
         "gap at power loss, adverts each 100 ms", "ms", *ours, goal="median 400 ms, worst 1 s"
     )
     other = figures.add("gap at power loss, usual VRRPv2, adverts each 1 s", "ms", *usual, goal="")
-    part = figures.add(
-        "gap at a planned handover, in those at power loss (medians)",
-        *("", handover.median / gap.median),
-        goal="at most 0.5",
-    )
+    what = "gap at a planned handover, in those at power loss (medians)"
+    part = figures.add(what, "", handover.median / gap.median, goal="at most 0.5")
     ratio = figures.add(
         "usual gap, in our gaps (medians)", "", other.median / gap.median, goal="at least 6"
     )
+    assert gap.median <= 4 * ADVERT
     assert gap.worst < MILLISECONDS
     assert part.median <= 0.5
     assert ratio.median >= 6
-    if full:
+    if full:  # made of work and not of timers: on a busy machine only its ratio says something
         assert handover.median <= 50
-        assert gap.median <= 4 * ADVERT
 
 
 def test_no_false_takeover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
