@@ -153,7 +153,7 @@ def begin(build: Callable[[Wanted], Path], figures: Figures, lab_key: Path) -> C
             except BaseException:
                 collect(lab, ARTEFACTS / f"start-of-{plan.site}", "make test")
                 raise
-            figures.started.append(time.monotonic() - lab.started)
+            figures.started[plan.site] = time.monotonic() - lab.started
             yield lab
 
     return begin

@@ -52,11 +52,11 @@ HEAD = ("what", "median", "worst", "samples", "goal")
 class Figures:
     """All figures of one run, in the order they were measured.
 
-    `started` collects, over the whole run, the seconds from nothing to a ready pair.
+    `started` has the seconds from nothing to a ready pair, by the pair's site.
     """
 
     rows: list[Figure] = field(default_factory=list)
-    started: list[float] = field(default_factory=list)
+    started: dict[str, float] = field(default_factory=dict)
 
     def add(self, what: str, unit: str, *samples: float, goal: str) -> Figure:
         """Keep a figure; the test that measured it judges it."""
