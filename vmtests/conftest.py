@@ -48,11 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked `long` belongs to --full alone; the tests of a pair follow one another."""
+    """What is marked `long` belongs to --full alone; the tests of a pair follow one another, and
+    those of the matrix are its last: its controls leave a node without power.
+    """
     long = [] if config.getoption("--full") else [i for i in items if i.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
     pairs = list(dict.fromkeys(("", *map(site, items))))
-    items[:] = sorted((i for i in items if i not in long), key=lambda i: pairs.index(site(i)))
+    items[:] = sorted(
+        (i for i in items if i not in long),
+        key=lambda i: (pairs.index(site(i)), i.path.name == "test_matrix.py"),
+    )
 
 
 def site(item: pytest.Item) -> str:

@@ -91,7 +91,7 @@ def test_gaps(pair: Lab, figures: Figures, rounds: Rounds, full: bool) -> None:
     configuration, in the same run.
     """
     planned = gaps_at_handovers(pair, rounds(5, 20))
-    ours = [gap_at_power_loss(pair) for _ in rounds(2, 10)]
+    ours = [gap_at_power_loss(pair) for _ in rounds(1, 10)]
     usual = []
     for _ in rounds(1, 5):
         settle(pair)
