@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from appliance.node import servers
 from appliance.node.alarms import Alarms
 from appliance.node.balance import Balance, Remedy
 from appliance.node.balancing import Balancing
@@ -21,7 +22,7 @@ from appliance.node.events import Role
 from appliance.node.ipvs import Daemon, StoppedError, Sync, Table
 from appliance.node.ipvs_replay import Replayed
 from appliance.node.peer import Word
-from appliance.node.servers import Watch
+from appliance.node.servers import Seen, Watch
 from appliance.node.worker import Worker
 from appliance.node.world import World
 
@@ -34,8 +35,9 @@ _DAEMON_S = 5.0  # until the sync daemons should run, or a standby's services be
 _REST = 20  # times as long as a reading took: thousands of servers are not to cost a processor
 _NEVER = float("inf")
 
-# What was read, and how many seconds it took; None when it was not wanted any more.
-_Reading = tuple[Table | OSError, float] | None
+# The table with what it says of each server, and how many seconds that took; None when it was not
+# wanted any more.
+_Reading = tuple[Table, list[Seen], float] | OSError | None
 
 # Ask for all of them, several times: a message may be lost.
 _BEHIND = (Remedy.NONE, *(Remedy.WANT,) * 6)
@@ -77,7 +79,7 @@ class Balancer:
     lacks: bool = False  # whether the peer should send all that it has
     replayed: dict[str, Any] | None = None  # the last time that all was sent
     in_step: bool | None = None  # whether the peer was told of all; None unless we are to tell it
-    watch: Watch = field(init=False)
+    watch: Watch = field(default_factory=Watch)
     connections: Pairing = field(default_factory=Pairing)
     templates: Pairing = field(default_factory=Pairing)
     _role: Role = Role.INIT
@@ -91,10 +93,11 @@ class Balancer:
     _next_compare: float = 0.0
     _next_reading: float = -_NEVER
     _well: float = 0.0  # when the sync daemons were as they should be, last
+    _wanted: Set[tuple[int, int]] = frozenset()  # the services by IP version and mark
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self.balancing)
         self._well = self.world.monotonic()
+        self._wanted = {each for s in self.balancing.services for each in s.marks.items()}
 
     @property
     def replays(self) -> bool:
@@ -106,8 +109,7 @@ class Balancer:
         """Whether the kernel takes in what the peer sends, and knows the servers that it is for."""
         if self.table is None or not self._runs(Sync.BACKUP):
             return False
-        wanted = {each for s in self.balancing.services for each in s.marks.items()}
-        return wanted <= self.table.by_mark().keys()
+        return self._wanted <= self.table.by_mark.keys()
 
     def enter(self, role: Role, now: float) -> None:
         """A new role: what was begun in the one before ends."""
@@ -127,26 +129,30 @@ class Balancer:
 
     def _read(self, role: Role) -> _Reading:
         """A new role does not wait for it: what a takeover asks of the worker comes next."""
-        begin = self.world.monotonic()
+        begin, seen = self.world.monotonic(), list[Seen]()
         try:
             table = self.world.ipvs(lambda: self.revoked(role))
-            return table, self.world.monotonic() - begin
         except OSError as error:
-            return error, 0.0
+            return error
         except StoppedError:
             return None
+        for _, _, of_service in servers.look(self.balancing, table):
+            if self.revoked(role):
+                return None
+            seen += of_service
+        return table, seen, self.world.monotonic() - begin
 
     def _looked(self, reading: _Reading, now: float, word: Word | None) -> None:
         if reading is None:
             return
-        read, seconds = reading
-        self._next_reading = now + _REST * seconds
-        self.table = None if isinstance(read, OSError) else read
-        trouble = f"IPVS cannot be asked: {read}" if isinstance(read, OSError) else None
-        self._judge_daemons(now, trouble)
-        if self.table is None:
+        if isinstance(reading, OSError):
+            self.table = None
+            self._judge_daemons(now, f"IPVS cannot be asked: {reading}")
             return
-        if self.watch.look(self.table, now, self.world.wall()):
+        self.table, seen, seconds = reading
+        self._next_reading = now + _REST * seconds
+        self._judge_daemons(now)
+        if self.watch.look(seen, now, self.world.wall()):
             self._start(self._ask_why, "checks")
         self._end_replay(now)
         if self._role is Role.MASTER:
@@ -170,7 +176,7 @@ class Balancer:
             return channel is None
         return Daemon(way, channel.interface, channel.sync_id) in self.table.daemons
 
-    def _judge_daemons(self, now: float, trouble: str | None) -> None:
+    def _judge_daemons(self, now: float, trouble: str | None = None) -> None:
         """Both always run: a node that is told and a node that tells need nothing changed."""
         missing = [way for way in Sync if not self._runs(way)] if self.table else []
         for way in missing:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, socket
 
@@ -130,23 +131,24 @@ class Daemon:
     sync_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
-    """All of IPVS but its connections."""
+    """All of IPVS but its connections; what is made of it is made once."""
 
     services: tuple[Service, ...]
     daemons: tuple[Daemon, ...]
 
-    @property
+    @cached_property
     def connections(self) -> int:
         """Those that are open, by the servers' counters: no list is read for it."""
         return sum(each.active for s in self.services for each in s.servers)
 
-    @property
+    @cached_property
     def templates(self) -> int:
         """Clients whom persistence holds to a server."""
         return sum(each.persistent for s in self.services for each in s.servers)
 
+    @cached_property
     def by_mark(self) -> Mapping[tuple[int, int], Service]:
         """The services by IP version and mark."""
         return {(each.version, each.mark): each for each in self.services}

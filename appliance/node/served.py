@@ -58,10 +58,9 @@ def _asked(site: Balancing, table: Table, ask: Callable[[], Verdicts]) -> Verdic
 
 
 def _services(site: Balancing, table: Table, known: Verdicts) -> Iterator[Told]:
-    by_mark = table.by_mark()
     for service, version, seen in servers.look(site, table):
         mark = service.marks[version]
-        found = by_mark.get((version, mark))
+        found = table.by_mark.get((version, mark))
         yield {
             "name": service.name,
             "version": version,

@@ -4,7 +4,7 @@ them, and the last word of their checks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -68,10 +68,9 @@ class Seen:
 
 def look(balancing: Balancing, table: Table) -> Iterator[tuple[Service, int, list[Seen]]]:
     """Each service in each IP version that it has, with its servers."""
-    services = table.by_mark()
     for service in balancing.services:
         for version, mark in service.marks.items():
-            found = services.get((version, mark))
+            found = table.by_mark.get((version, mark))
             entries = {each.address: each for each in found.servers} if found else {}
             yield service, version, list(_seen(service, version, mark, entries))
 
@@ -92,21 +91,19 @@ class Watch:
     called `now`.
     """
 
-    balancing: Balancing
     said: Verdicts = field(default_factory=dict)
     _states: dict[Key, tuple[State, float]] = field(default_factory=dict)
     _next: float = float("-inf")
 
-    def look(self, table: Table, now: float, wall: float) -> bool:
-        """Take in what IPVS has; whether it is time to ask what the checks said."""
+    def look(self, all_of_them: Iterable[Seen], now: float, wall: float) -> bool:
+        """Take in how they are now; whether it is time to ask what the checks said."""
         doubtful = False
-        for _, _, servers in look(self.balancing, table):
-            for seen in servers:
-                doubtful |= seen.doubtful
-                state = seen.state(self.said.get(seen.key))
-                if self._states.get(seen.key, (None, wall))[0] is not state:
-                    self._states[seen.key] = state, wall
-                    self._next = now
+        for seen in all_of_them:
+            doubtful |= seen.doubtful
+            state = seen.state(self.said.get(seen.key))
+            if self._states.get(seen.key, (None, wall))[0] is not state:
+                self._states[seen.key] = state, wall
+                self._next = now
         if not doubtful or now < self._next:
             return False
         self._next = now + _AGAIN_S
@@ -117,8 +114,9 @@ class Watch:
         self.said = {**self.said, **said}
 
     def told(self) -> list[dict[str, Any]]:
-        """As the agent's state has it."""
-        return [self._told(key, *each) for key, each in self._states.items()]
+        """As the agent's state has it: those that are not up."""
+        states = self._states.items()
+        return [self._told(key, *each) for key, each in states if each[0] is not State.UP]
 
     def _told(self, key: Key, state: State, since: float) -> dict[str, Any]:
         told = {"mark": key[0], "address": str(key[1]), "state": state}

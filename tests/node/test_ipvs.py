@@ -72,7 +72,7 @@ def test_services_and_servers_are_read_from_the_kernels_bytes() -> None:
     assert first.counts == Counts(*kernel.STATS)
     assert first.counts.bytes_out_rate == 900
     assert (read.connections, read.templates) == (9, 4)
-    assert set(read.by_mark()) == {(4, 80), (4, 21), (6, 1000080), (4, 90)}
+    assert set(read.by_mark) == {(4, 80), (4, 21), (6, 1000080), (4, 90)}
 
 
 def test_the_sync_daemon_is_read_from_the_kernels_bytes() -> None:
