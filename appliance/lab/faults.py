@@ -7,11 +7,12 @@ traffic. Nothing here judges what becomes of it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from pathlib import PurePosixPath
 
 from appliance.lab.cables import Link
 from appliance.lab.errors import HarnessError
@@ -20,7 +21,8 @@ from appliance.lab.node import Appliance
 from appliance.lab.pair import Lab
 from appliance.lab.switch import Way
 from appliance.plan.model import Plan
-from appliance.render.site import DRAINS, KEEPALIVED, RULESET, render
+from appliance.render.site import KEEPALIVED, RULESET, render
+from appliance.render.tree import File
 
 READY_WITHIN = 300.0  # seconds for a node's return, at worst by a boot; generous, for slow machines
 TAKEN_OVER_WITHIN = 60.0  # seconds
@@ -263,9 +265,8 @@ def relieve(scene: Scene) -> None:
 
 # The hand of the operator
 
-# What puts a file in force; a service's new servers want their files before keepalived looks.
+# What puts a file in force.
 _IN_FORCE = {
-    DRAINS: f"systemd-tmpfiles --create /{DRAINS}",
     RULESET: "systemctl reload nftables",
     KEEPALIVED: "systemctl reload keepalived",
 }
@@ -287,10 +288,15 @@ def reload(scene: Scene, plan: Plan) -> None:
     """
     tree = render(plan)
     for node in scene.lab.nodes.values():
-        for path, command in _IN_FORCE.items():
-            if path in tree[node.name]:
-                node.put(f"/{path}", tree[node.name][path].content)
-                node.succeed(command)
+        put_in_force(node, tree[node.name])
+
+
+def put_in_force(node: Appliance, files: Mapping[PurePosixPath, File]) -> None:
+    """The same on one node."""
+    for path, command in _IN_FORCE.items():
+        if path in files:
+            node.put(f"/{path}", files[path].content)
+            node.succeed(command)
 
 
 # All of them

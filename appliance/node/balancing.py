@@ -16,8 +16,8 @@ from appliance.node.netlink import Address
 
 PATH = Path("/etc/appliance/balancing.json")
 
-# A file for each server: 0, and 1 while it is drained. It outlives a reboot, and keepalived reads
-# it. Its unit may look there (overlays/node).
+# A file for each server that was ever drained: 1, and 0 afterwards. It outlives a reboot, and
+# keepalived reads it. Its unit may look there (overlays/node).
 DRAINS = Path("/var/lib/appliance/drain")
 
 

@@ -60,11 +60,3 @@ def drains(plan: Plan) -> Iterator[Path]:
     """All of them."""
     for service in plan.virtual_services:
         yield from (drain(service, each) for each in service.servers)
-
-
-def files(plan: Plan) -> str:
-    """The text of etc/tmpfiles.d/appliance-drain.conf: none is drained at first. What is there
-    already stays as it is.
-    """
-    made = (f"f {each} 0644 root root - 0\n" for each in drains(plan))
-    return f"d {DRAINS} 0755 root root -\n" + "".join(made)

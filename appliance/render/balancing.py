@@ -43,13 +43,16 @@ RuleLines = Callable[[Rule], Iterator[nft.Rule]]
 
 
 def maps(plan: Plan) -> list[MarkMap]:
-    """The marks of each IP version that has any."""
+    """The marks of each IP version that has any: of single ports, and behind them of ranges."""
     found = []
     for version in addresses.VERSIONS:
-        elements = tuple(each for s in plan.virtual_services for each in _elements(s, version))
-        if elements:
-            family = Family.of(elements[0].address)
-            found.append(MarkMap(f"marks{version}", family, elements, "virtual services"))
+        all_of = [each for s in plan.virtual_services for each in _elements(s, version)]
+        for name, single in (("marks", True), ("ranges", False)):
+            elements = tuple(each for each in all_of if each.single is single)
+            if elements:
+                family = Family.of(elements[0].address)
+                comment = f"virtual services, {'single ports' if single else 'ranges of ports'}"
+                found.append(MarkMap(f"{name}{version}", family, elements, comment))
     return found
 
 
@@ -67,7 +70,9 @@ def marking(given: Sequence[MarkMap], helpers: Chain | None) -> Chain:
     what a node itself has opened, from a port that a service has as well, are for the node.
     """
     rules = [nft.rule(nft.answers(), nft.accept())]
-    rules += [nft.rule(nft_map.mark_by(each)) for each in given]
+    for each in given:
+        first = (nft_map.unmarked(),) if each.ranges else ()
+        rules.append(nft.rule(*first, nft_map.mark_by(each)))
     if helpers:
         rules.append(nft.rule(nft_map.unmarked(), nft.jump(helpers)))
     base = Base(Kind.FILTER, Hook.PREROUTING, Priority.MANGLE, Policy.ACCEPT)

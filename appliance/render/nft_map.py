@@ -1,4 +1,4 @@
-"""Firewall marks in nftables: the map that gives them, and what rules can say of them."""
+"""Firewall marks in nftables: the maps that give them, and what rules can say of them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ class Marked:
     last: int
     mark: int
 
+    @property
+    def single(self) -> bool:
+        """Whether it is one port."""
+        return self.first == self.last
+
     def __str__(self) -> str:
-        ports = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        ports = str(self.first) if self.single else f"{self.first}-{self.last}"
         return f"{self.address} . {self.protocol} . {ports} : {self.mark}"
 
 
@@ -30,13 +35,19 @@ class Marked:
 class MarkMap:
     """From destination address, protocol and port to a mark: one lookup, however many there are.
 
-    The kernel refuses ranges that overlap.
+    With a range of ports among them the kernel goes through all that have the same address
+    (nft_set_pipapo.c), instead of hashing; and it refuses ranges that overlap.
     """
 
     name: str
     family: Family
     elements: tuple[Marked, ...]
     comment: str
+
+    @property
+    def ranges(self) -> bool:
+        """Whether there is a range of ports among them."""
+        return not all(each.single for each in self.elements)
 
 
 def mark_by(which: MarkMap) -> Part:

@@ -47,11 +47,12 @@ def _object(item: Object | MarkMap) -> str:
             ranges = ["flags interval", "auto-merge"] if prefixes else []
             lines = [f"type {kind}", *ranges, f"elements = {{ {members} }}", _comment(comment)]
             return _block(f"set {name}", lines)
-        case MarkMap(name, family, elements, comment):
+        case MarkMap(name, family, elements, comment) as mark_map:
             kind = "ipv4_addr" if family is Family.IPV4 else "ipv6_addr"
             key = f"type {kind} . inet_proto . inet_service : mark"
             held = ["elements = {", *(f"\t{each}," for each in elements), "}"]
-            return _block(f"map {name}", [key, "flags interval", *held, _comment(comment)])
+            flags = ["flags interval"] if mark_map.ranges else []
+            return _block(f"map {name}", [key, *flags, *held, _comment(comment)])
         case Counter(name, comment):
             return _block(f"counter {name}", [_comment(comment)])
         case Limit(name, packets, per, burst):

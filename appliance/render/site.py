@@ -27,7 +27,6 @@ CONNTRACKD = PurePosixPath("etc/conntrackd/conntrackd.conf")
 SSHD = PurePosixPath("etc/ssh/sshd_config.d/10-appliance.conf")
 METRICS = PurePosixPath("etc/appliance/metrics.json")
 BALANCING = PurePosixPath("etc/appliance/balancing.json")
-DRAINS = PurePosixPath("etc/tmpfiles.d/appliance-drain.conf")
 MODULE_OPTIONS = PurePosixPath("etc/modprobe.d/appliance.conf")
 KEEPALIVED_UNIT = PurePosixPath("etc/systemd/system/keepalived.service.d/50-appliance-checks.conf")
 SYSLOG = PurePosixPath("etc/rsyslog.conf")
@@ -100,7 +99,6 @@ def _balancing(plan: Plan, node: str) -> dict[PurePosixPath, File]:
     """What virtual services need beside the files that are there anyway."""
     files = {
         BALANCING: File(balanced.render(plan, node)),
-        DRAINS: File(balanced.files(plan)),
         MODULE_OPTIONS: File(ipvs.module_options()),
         **ipvs.scripts(plan),
     }
