@@ -35,8 +35,9 @@ test: $(VENV)/.ready ## everything, the long matrices in their short form
 test-full: $(VENV)/.ready ## everything in its long form
 	$(BIN)/python -m pytest --full
 
-figures: $(VENV)/.ready ## measure docs/figures.md anew
-	$(BIN)/python -m pytest -v --full -m figures vmtests --write-figures docs/figures.md
+figures: $(VENV)/.ready ## measure docs/figures.md anew (ONLY=balanced: the rows of such tests)
+	$(BIN)/python -m pytest -v --full -m figures vmtests \
+	    $(if $(ONLY),-k "$(ONLY)" --update-figures,--write-figures) docs/figures.md
 
 matrix: $(VENV)/.ready ## make docs/fault-matrix.md anew
 	$(BIN)/python -m pytest -v --full vmtests/test_matrix.py --write-matrix docs/fault-matrix.md

@@ -36,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--write-figures", type=Path, metavar="FILE", help="write the figures to this page"
     )
     parser.addoption(
+        "--update-figures", type=Path, metavar="FILE", help="the same, and keep its other rows"
+    )
+    parser.addoption(
         "--write-matrix", type=Path, metavar="FILE", help="write the fault matrix to this page"
     )
     parser.addoption("--seed", type=int, default=random.randrange(10**6), help="the soak's faults")
@@ -80,10 +83,12 @@ def pytest_terminal_summary(
             terminalreporter.write_line(line)
     if {"failed", "error"} & terminalreporter.stats.keys():
         return
-    figures_to, matrix_to = (config.getoption(f"--write-{what}") for what in ("figures", "matrix"))
-    if figures_to:
-        figures_to.write_text(config.stash[figure.KEY].markdown("make figures"))
-    if matrix_to and config.stash[table.KEY].whole:
+    measured = config.stash[figure.KEY]
+    if page := config.getoption("--write-figures"):
+        page.write_text(measured.markdown("make figures"))
+    if page := config.getoption("--update-figures"):
+        page.write_text(measured.markdown("make figures", page.read_text()))
+    if (matrix_to := config.getoption("--write-matrix")) and config.stash[table.KEY].whole:
         matrix_to.write_text(config.stash[table.KEY].markdown("make matrix"))
 
 

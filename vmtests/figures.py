@@ -71,14 +71,19 @@ class Figures:
         rows = [HEAD, ("---",) * len(HEAD), *(figure.row for figure in self.rows)]
         return ["| " + " | ".join(row) + " |" for row in rows]
 
-    def markdown(self, command: str) -> str:
-        """The page docs/figures.md, with the command and the machine that gave it."""
-        return PAGE.format(command=command, machine=machine(), table="\n".join(self.lines()))
+    def markdown(self, command: str, page: str = "") -> str:
+        """The page docs/figures.md, with the command and the machine that gave it; of the `page`
+        that is there it keeps the rows of what was not measured.
+        """
+        kept = [line for line in page.splitlines() if line.startswith("| ")]
+        rows = {line.split(" | ")[0]: line for line in (*kept, *self.lines())}
+        return PAGE.format(command=command, machine=machine(), table="\n".join(rows.values()))
 
 
 PAGE = """# Figures
 
-Measured by `{command}`, which writes this page; every goal is judged by the test that measures it.
+Measured by `{command}`, which writes this page; with `ONLY=` and a part of a test's name, only its
+rows. Every goal is judged by the test that measures it.
 The machine: {machine}.
 Without KVM a guest is slower than real hardware: what depends on its processor is an upper bound.
 
