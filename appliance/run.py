@@ -6,9 +6,11 @@ import logging
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import IO
 
 from appliance.errors import ToolError
 
@@ -40,6 +42,37 @@ def announce(
 ) -> None:
     """Show the command where `--verbose` asks for it; for those, too, who start it themselves."""
     _commands.info("%s", pasteable(argv, cwd=cwd, env=env))
+
+
+@contextmanager
+def fed(argv: Sequence[Argument], out: Path) -> Iterator[IO[bytes]]:
+    """A program that takes what is written to the pipe, and writes to the file `out`.
+
+    Raises ToolError when it fails or is missing, as `run` does.
+    """
+    announce(argv)
+    with out.open("wb") as sink, tempfile.TemporaryFile() as errors:
+        words = [str(word) for word in argv]
+        try:
+            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=sink, stderr=errors)
+        except FileNotFoundError as missing:
+            raise _missing(argv[0], pasteable(argv)) from missing
+        assert process.stdin
+        with suppress(BrokenPipeError), process:
+            yield process.stdin
+        errors.seek(0)
+        told = errors.read().decode(errors="replace")
+    if process.returncode:
+        raise _failed(process.returncode, pasteable(argv), told)
+
+
+def _missing(program: Argument, command: str) -> ToolError:
+    return ToolError(f"{program}: program not found", f"needed for: {command}")
+
+
+def _failed(code: int, command: str, output: str) -> ToolError:
+    tail = "\n".join(output.splitlines()[-25:])
+    return ToolError(f"exit code {code}: {command}\n{tail}")
 
 
 def run(
@@ -76,11 +109,10 @@ def run(
                 **source,
             )
         except FileNotFoundError as missing:
-            raise ToolError(f"{argv[0]}: program not found", f"needed for: {command}") from missing
+            raise _missing(argv[0], command) from missing
         except subprocess.TimeoutExpired as late:
             raise ToolError(f"no answer within {timeout:g} s: {command}") from late
     if check and done.returncode:
         output = log.read_text(errors="replace") if log else done.stdout + done.stderr
-        tail = "\n".join(output.splitlines()[-25:])
-        raise ToolError(f"exit code {done.returncode}: {command}\n{tail}")
+        raise _failed(done.returncode, command, output)
     return done

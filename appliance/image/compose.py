@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from appliance.errors import ToolError
-from appliance.image import cpio, disk, manifest
+from appliance.image import cpio, disk, manifest, sparse
 from appliance.image.base import Base, Hardware
 from appliance.image.manifest import sha256
 from appliance.plan.model import Plan
@@ -61,12 +61,11 @@ def compose(job: Job, out: Path, tools: ToolsTree) -> str:
         _unified_kernel(job, uki, Path(scratch), tools)
         disk.write(raw, job.version, job.base, _boot_files(job, uki, Path(scratch)), tools)
     with ThreadPoolExecutor() as pool:
-        digest = pool.submit(sha256, raw)
         payload = pool.submit(_payload, job, update)
-        run(tools.inside(["zstd", "--quiet", "-1", "--threads=0", raw]))
+        digest = sparse.pack(raw, tools)
         payload.result()
-        (out / manifest.NAME).write_text(manifest.text(job, out, {raw: digest.result()}))
-    return digest.result()
+    (out / manifest.NAME).write_text(manifest.text(job, out, {raw: digest}))
+    return digest
 
 
 def initrd(job: Job) -> bytes:
