@@ -24,7 +24,7 @@ PROBE = 0.05
 
 def test_soak(pair: Lab, seed: int, rounds: Callable[[int, int], range]) -> None:
     """One active node after each, equal tables, no failed unit, and not one session lost."""
-    drawn = sequence(catalogue(PLAN), seed, len(rounds(3, 200)))
+    drawn = sequence(catalogue(PLAN), seed, len(rounds(2, 200)))
     growth = Growth()
     with load.start(pair, FEW, interval=PROBE) as traffic:
         for step, fault in enumerate(drawn, 1):
