@@ -82,7 +82,7 @@ def _virtual_server(service: VirtualService, version: int) -> Block:
         f"virtual_server fwmark {service.marks[version]}",
         (
             f"ip_family {'inet' if version == 4 else 'inet6'}",
-            f"delay_loop {_seconds(service.check.interval_ms)}",
+            *_times(service.check),
             f"lvs_sched {service.scheduler}",
             *([flag] if flag else []),
             f"lvs_method {_METHODS[service.forward]}",
@@ -93,6 +93,16 @@ def _virtual_server(service: VirtualService, version: int) -> Block:
             *(_real_server(service, server, version) for server in service.servers),
         ),
     )
+
+
+def _times(check: Check) -> Iterator[str]:
+    """Of all its checks: here they are read once, and not for each server."""
+    yield f"delay_loop {_seconds(check.interval_ms)}"
+    if not isinstance(check.kind, ScriptCheck):
+        yield f"connect_timeout {_seconds(check.timeout_ms)}"
+    if check.retries:
+        yield f"retry {check.retries}"
+    yield f"delay_before_retry {_seconds(check.delay_retry_ms)}"
 
 
 def _persistence(service: VirtualService, version: int) -> Iterator[str]:
@@ -134,12 +144,11 @@ _CHECKERS: Mapping[type[Kind], str] = {
 def _check(service: VirtualService, address: Address) -> Block:
     head, lines = _kind(service, address)
     check = service.check
-    more = [f"retry {check.retries}", f"delay_before_retry {_seconds(check.delay_retry_ms)}"]
-    if not isinstance(check.kind, ScriptCheck):
-        more = [f"connect_timeout {_seconds(check.timeout_ms)}", *more]
-        if check.port is not None:
-            more = [f"connect_port {check.port}", *more]
-    return Block(head, (*lines, *more))
+    if check.port is not None and not isinstance(check.kind, ScriptCheck):
+        lines.append(f"connect_port {check.port}")
+    if not check.retries:  # keepalived takes that at no other place
+        lines.append("retry 0")
+    return Block(head, tuple(lines))
 
 
 def _kind(service: VirtualService, address: Address) -> tuple[str, list[str | Block]]:
