@@ -115,12 +115,13 @@ def test_many_services_are_loaded_and_cost_a_request_little(
             pair.wait_ready()
             costs[count].append(cost(pair))
     what = f"{MANY} services with {MANY * SERVERS} servers, loaded on a node"
-    loaded = figures.add(what, "s", *seconds, goal="median at most 10 s")
+    loaded = figures.add(what, "s", *seconds, goal="at most 10 s")
     ratio = median(costs[MANY]) / median(costs[FEW])
     what = f"processor time of a request through {MANY} services, in that through {FEW} (medians)"
+    what += f", without {', '.join(CLOCKED)}"
     dearer = figures.add(what, "", ratio, goal="at most 1.1")
     print({count: [f"{each * 1e6:.0f} us" for each in some] for count, some in costs.items()})
-    assert loaded.median <= 10
+    assert loaded.worst <= 10
     assert dearer.worst <= 1.1
 
 

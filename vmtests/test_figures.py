@@ -83,6 +83,7 @@ def test_start(pair: Lab, figures: Figures) -> None:
     started = figures.add(
         "all machines from nothing to a ready pair", "s", seconds, goal="at most 120 s"
     )
+    assert pair.active()
     assert started.worst <= 120
 
 

@@ -41,6 +41,7 @@ SHORT = (
     "frozen for 10 s",
     "inside silent from the active node",
     "split",
+    "all daemons killed",
 )
 CELLS = load.cells(WAYS)
 ALONE = 180.0  # seconds without a standby
