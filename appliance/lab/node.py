@@ -92,13 +92,16 @@ class Appliance(Machine):
 
     def trouble(self) -> str | None:
         """Why it is not ready yet, in words; None when it is."""
+        if self.frozen:
+            return Condition.FROZEN
         try:
             return self._trouble()
         except (HarnessError, LabAssertion) as error:
             return str(error)
 
     def _trouble(self) -> str | None:
-        booted = self.run(["systemctl", "is-system-running"], timeout=20).out.strip()
+        # Asked again and again, an emulated machine would boot much later.
+        booted = self.run(["systemctl", "is-system-running", "--wait"], timeout=20).out.strip()
         if booted not in ("running", "degraded"):
             return f"systemd is {booted or 'silent'}"
         if not self._virtual:

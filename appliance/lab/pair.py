@@ -29,7 +29,7 @@ from appliance.lab.peers import NAME, Neighbour, Peers, PeersImage
 from appliance.plan.model import Address, Plan
 
 BOOT_WITHIN = 240.0  # seconds for a machine's first word; generous, for loaded build machines
-BETWEEN_LOOKS = 0.2  # seconds
+BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
 
 
 class Lab:
@@ -198,16 +198,17 @@ class Lab:
             return str(error)
 
     def _trouble(self) -> str | None:
-        conditions = self.conditions()
-        standbys = [Condition.STANDBY] * (len(self.nodes) - 1)
-        if sorted(conditions.values()) != sorted([Condition.ACTIVE, *standbys]):
-            return _told(conditions)
         with ThreadPoolExecutor() as pool:
             troubles = dict(
                 zip(self.nodes, pool.map(Appliance.trouble, self.nodes.values()), strict=True)
             )
-        told = _told({name: words for name, words in troubles.items() if words})
-        return told or self._unbalanced() or None
+        if told := _told({name: words for name, words in troubles.items() if words}):
+            return told
+        conditions = self.conditions()
+        standbys = [Condition.STANDBY] * (len(self.nodes) - 1)
+        if sorted(conditions.values()) != sorted([Condition.ACTIVE, *standbys]):
+            return _told(conditions)
+        return self._unbalanced() or None
 
     def balanced(self, node: Appliance, service: str) -> dict[Address, int]:
         """The real servers that a node balances a virtual service over now, with their weights.
