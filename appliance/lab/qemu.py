@@ -19,8 +19,8 @@ FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 FIRMWARE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 CONTROL_PORT = "appliance.lab"
 
-# An emulated processor does without what costs an emulator more than it gains: string instructions go
-# byte by byte, page walks have one more level, and each switch saves registers that nobody uses.
+# An emulated processor does without what costs an emulator more than it gains: string instructions
+# go byte by byte, page walks have one more level, each switch saves registers that nobody uses.
 EMULATED = "max,-erms,-fsrm,-la57,-pku,-mpx,-avx,-avx2,-xsave"
 
 # The longest name that fw_cfg takes is 55 bytes (docs/specs/fw_cfg.rst), which most unit names

@@ -98,7 +98,7 @@ class Counts:
 @dataclass(frozen=True, slots=True)
 class Server:
     """A destination. `forward` is how packets get there, IP_VS_CONN_F_*; `active` and `inactive`
-    are its connections, `persistent` its templates.
+    are its connections, `persistent` its templates. `stats` are the kernel's, read when asked for.
     """
 
     address: Address
@@ -107,19 +107,29 @@ class Server:
     active: int
     inactive: int
     persistent: int
-    counts: Counts = Counts()
+    stats: bytes = b""
+
+    @property
+    def counts(self) -> Counts:
+        """`stats`, read anew each time."""
+        return _counts(self.stats)
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What one mark leads to; `persistence` in seconds, if it has any."""
+    """What one mark leads to; `persistence` in seconds, if it has any; `stats` as of a server."""
 
     version: int
     mark: int
     scheduler: str
     persistence: int | None
-    counts: Counts
+    stats: bytes
     servers: tuple[Server, ...]
+
+    @property
+    def counts(self) -> Counts:
+        """`stats`, read anew each time."""
+        return _counts(self.stats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +240,7 @@ def service(payload: bytes, servers: tuple[Server, ...]) -> Service:
         mark=_number(found[_Svc.FWMARK]),
         scheduler=_text(found[_Svc.SCHED_NAME]),
         persistence=_number(found[_Svc.TIMEOUT]) if flags & _PERSISTENT else None,
-        counts=_counts(found[_Svc.STATS64]),
+        stats=found[_Svc.STATS64],
         servers=servers,
     )
 
@@ -245,7 +255,7 @@ def server(payload: bytes) -> Server:
         active=_number(found[_Dest.ACTIVE_CONNS]),
         inactive=_number(found[_Dest.INACT_CONNS]),
         persistent=_number(found[_Dest.PERSIST_CONNS]),
-        counts=_counts(found[_Dest.STATS64]),
+        stats=found[_Dest.STATS64],
     )
 
 
@@ -272,7 +282,7 @@ def _address(found: Mapping[int, bytes]) -> Address:
 def _counts(raw: bytes) -> Counts:
     """STATS64: ten numbers of 64 bits; padding attributes between them bear none."""
     found = dict(attributes(raw))
-    return Counts(*(_number(found[kind]) for kind in range(1, 11)))
+    return Counts(*(_number(found.get(kind, bytes(8))) for kind in range(1, 11)))
 
 
 def _number(raw: bytes) -> int:

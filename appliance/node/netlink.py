@@ -31,12 +31,13 @@ def align(length: int) -> int:
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and content of each attribute in `data`."""
-    while len(data) >= ATTRIBUTE.size:
-        length, kind = ATTRIBUTE.unpack_from(data)
+    at = 0
+    while len(data) - at >= ATTRIBUTE.size:
+        length, kind = ATTRIBUTE.unpack_from(data, at)
         if length < ATTRIBUTE.size:
             return
-        yield kind & _TYPE, data[ATTRIBUTE.size : length]
-        data = data[align(length) :]
+        yield kind & _TYPE, data[at + ATTRIBUTE.size : at + length]
+        at += align(length)
 
 
 def connect(protocol: int) -> socket.socket:

@@ -26,9 +26,16 @@ def u32(kind: int, value: int) -> bytes:
 
 
 def stats64(kind: int, *values: int) -> bytes:
-    """ip_vs_genl_fill_stats64: with a padding attribute before a number that would lie askew."""
+    """ip_vs_genl_fill_stats64."""
+    return nest(kind, numbers(*values))
+
+
+def numbers(*values: int) -> bytes:
+    """What is in it: with a padding attribute before a number that would lie askew."""
     pad = attribute(11, b"")
-    return nest(kind, *(pad + attribute(i, struct.pack("=Q", v)) for i, v in enumerate(values, 1)))
+    return b"".join(
+        pad + attribute(i, struct.pack("=Q", value)) for i, value in enumerate(values, 1)
+    )
 
 
 def stats32(kind: int, *values: int) -> bytes:

@@ -14,7 +14,7 @@ from appliance.node.balancing import Balancing, Channel, RealServer, Service
 from appliance.node.checks import Verdict
 from appliance.node.events import Role
 from appliance.node.handover import Handover, RefusedError
-from appliance.node.ipvs import Counts, Daemon, Server, StoppedError, Sync, Table
+from appliance.node.ipvs import Daemon, Server, StoppedError, Sync, Table
 from appliance.node.ipvs import Service as Balanced
 from appliance.node.ipvs_replay import Replayed, Stop
 from appliance.node.peer import Word
@@ -40,7 +40,7 @@ def table(connections: int = 0, templates: int = 0, *, weights: tuple[int, ...] 
         for address, weight, each in zip((ONE, TWO), weights, counts, strict=True)
         if weight >= 0
     )
-    service = Balanced(4, 80, "wlc", None, Counts(), tuple(servers))
+    service = Balanced(4, 80, "wlc", None, b"", tuple(servers))
     return Table((service,), tuple(Daemon(way, "sync0", 51) for way in Sync))
 
 

@@ -15,23 +15,24 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.node import balancing, drain, ipvs, served, status
 from appliance.node.checks import Verdict
 from appliance.node.collect import collect
-from appliance.node.ipvs import Counts, Daemon, Server, Service, Sync, Table
+from appliance.node.ipvs import Daemon, Server, Service, Sync, Table
 from appliance.node.metrics import exposition
+from tests.node.ipvs_bytes import numbers
 from tests.operate.nodes import router, state
 
 ONE, TWO = ip_address("10.0.30.31"), ip_address("10.0.30.32")
 SORRY = ip_address("10.0.30.99")
-COUNTS = Counts(7, 70, 60, 7000, 6000, 1, 10, 9, 1000, 900)
+STATS = numbers(7, 70, 60, 7000, 6000, 1, 10, 9, 1000, 900)
 
 Shown = pytest.CaptureFixture[str]
 
 
 def kernel(*servers: tuple[Any, int]) -> Table:
     """A service with these servers and weights; the first has the connections."""
-    entries = [Server(address, weight, 0, 0, 0, 0, COUNTS) for address, weight in servers]
+    entries = [Server(address, weight, 0, 0, 0, 0, STATS) for address, weight in servers]
     if entries:
         entries[0] = replace(entries[0], active=5, inactive=9, persistent=2)
-    web = Service(4, 80, "mh", 300, COUNTS, tuple(entries))
+    web = Service(4, 80, "mh", 300, STATS, tuple(entries))
     return Table((web,), (Daemon(Sync.MASTER, "sync0", 51),))
 
 
