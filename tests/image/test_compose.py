@@ -166,7 +166,8 @@ def test_what_cannot_be_a_version_is_refused(plan, tmp_path: Path, version: str)
     assert not (tmp_path / "out").exists()
 
 
-# Builds over the folder and dies, without a chance to tidy up, when the n-th program has run.
+# Builds over the folder and dies, without a chance to tidy up, when the n-th program has run; of a
+# disk that is compressed, each piece counts.
 DIE = """
 import importlib, os, signal, sys
 from pathlib import Path
@@ -175,21 +176,30 @@ from appliance.render.site import render
 from appliance.site import load
 
 plan = load(Path(sys.argv[1]))
-compose = importlib.import_module("appliance.image.compose")
+compose, disk, sparse = (
+    importlib.import_module(f"appliance.image.{name}") for name in ("compose", "disk", "sparse")
+)
 calls = 0
-real = compose.run
-def dying(*args, **kwargs):
+run, chunks = compose.run, sparse.chunks
+def count():
     global calls
     calls += 1
     if calls == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-compose.run = importlib.import_module("appliance.image.disk").run = dying
+def dying(*args, **kwargs):
+    count()
+    return run(*args, **kwargs)
+def pieces(path):
+    for piece in chunks(path):
+        count()
+        yield piece
+compose.run = disk.run = dying
+sparse.chunks = pieces
 image.build(plan, render(plan), Path(sys.argv[2]), version="9")
 """
 
 
-@pytest.mark.parametrize("call", [1, 4, 9], ids=["kernel", "disk", "compressing"])
+@pytest.mark.parametrize("call", [1, 4, 12], ids=["kernel", "disk", "compressing"])
 def test_a_killed_build_leaves_the_old_one(vm_base, tmp_path: Path, call: int) -> None:
     out = tmp_path / "out"
     out.mkdir()
