@@ -107,7 +107,7 @@ class Server:
     active: int
     inactive: int
     persistent: int
-    stats: bytes = b""
+    stats: bytes
 
     @property
     def counts(self) -> Counts:
@@ -282,7 +282,7 @@ def _address(found: Mapping[int, bytes]) -> Address:
 def _counts(raw: bytes) -> Counts:
     """STATS64: ten numbers of 64 bits; padding attributes between them bear none."""
     found = dict(attributes(raw))
-    return Counts(*(_number(found.get(kind, bytes(8))) for kind in range(1, 11)))
+    return Counts(*(_number(found[kind]) for kind in range(1, 11)))
 
 
 def _number(raw: bytes) -> int:

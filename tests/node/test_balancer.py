@@ -36,7 +36,7 @@ def table(connections: int = 0, templates: int = 0, *, weights: tuple[int, ...] 
     """The first server has everything; a weight below 0 is a server that is not there."""
     counts = ((connections, 0, templates), (0, 0, 0))
     servers = (
-        Server(address, weight, 0, *each)
+        Server(address, weight, 0, *each, b"")
         for address, weight, each in zip((ONE, TWO), weights, counts, strict=True)
         if weight >= 0
     )
