@@ -22,6 +22,7 @@ from typing import Any, Self
 from appliance.lab.errors import HarnessError, LabAssertion
 
 CHUNK = 32768
+BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
 Command = str | Sequence[str]
 
 

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from appliance.lab import daemons
-from appliance.lab.control import Program, Shell
+from appliance.lab.control import BETWEEN_LOOKS, Program, Shell
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.places import MAIL
 from appliance.plan.model import Address
 
 ANSWER_WITHIN = 180.0  # seconds: more than a message takes that has lost its server
-BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
 
 
 @dataclass(frozen=True, slots=True)

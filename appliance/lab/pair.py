@@ -22,6 +22,7 @@ from appliance import tools
 from appliance.lab import ipvs, kvm, services, topology
 from appliance.lab.cables import UPLINK, Cables, Link
 from appliance.lab.children import Children
+from appliance.lab.control import BETWEEN_LOOKS
 from appliance.lab.errors import HarnessError, LabAssertion
 from appliance.lab.machine import Ground, Inside, Machine
 from appliance.lab.node import Appliance, Condition
@@ -29,7 +30,6 @@ from appliance.lab.peers import NAME, Neighbour, Peers, PeersImage
 from appliance.plan.model import Address, Plan
 
 BOOT_WITHIN = 240.0  # seconds for a machine's first word; generous, for loaded build machines
-BETWEEN_LOOKS = 0.5  # seconds; each look is work for an emulated machine
 
 
 class Lab:
