@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from xdist.workermanage import WorkerController
 
 from appliance.image.peers import peers_image
 from appliance.lab import ssh
 from appliance.lab.artefacts import collect
 from appliance.lab.pair import Lab
 from appliance.site import load
-from vmtests import evidence
+from vmtests import evidence, sidebyside
 from vmtests import figures as figure
 from vmtests import matrix as table
 from vmtests.evidence import ARTEFACTS
@@ -47,6 +48,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[figure.KEY] = Figures()
     config.stash[table.KEY] = Matrix()
+    sidebyside.follow(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    node.workerinput[sidebyside.SEED] = node.config.getoption("--seed")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    sidebyside.hand_in(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    sidebyside.take_in(node.config, node.workeroutput)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """The tests of a pair, or else of a file, are one worker's."""
+    item.add_marker(pytest.mark.xdist_group(site(item) or item.path.stem))
 
 
 @pytest.hookimpl(trylast=True)
@@ -63,12 +84,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     )
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with sidebyside.turn(alone=item.get_closest_marker("figures") is not None):
+        return (yield)
+
+
 def site(item: pytest.Item) -> str:
-    """What parametrises the pair of a test, if it has one."""
+    """The site of a test's pair, if it has one."""
     if "lab" not in getattr(item, "fixturenames", ()):
         return ""
     chosen = item.callspec.params if hasattr(item, "callspec") else {}
-    return repr(chosen.get("lab"))
+    wanted: Wanted = chosen.get("lab", Wanted(USUAL))
+    return wanted.name
 
 
 def pytest_report_header(config: pytest.Config) -> str:

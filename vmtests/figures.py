@@ -64,6 +64,11 @@ class Figures:
         self.rows.append(figure)
         return figure
 
+    def extend(self, other: Figures) -> None:
+        """Take those of another worker of the same run."""
+        self.rows += other.rows
+        self.started |= other.started
+
     def lines(self) -> list[str]:
         """The table as Markdown, a line each; nothing when nothing was measured."""
         if not self.rows:

@@ -60,6 +60,11 @@ class Matrix:
         full = {o.fault for o in self.rows if len(o.reports) == len(cells(WAYS))}
         return full == names and {o.fault for o in self.controls} == set(expected.MISSING)
 
+    def extend(self, other: Matrix) -> None:
+        """Take those of another worker of the same run."""
+        self.rows += other.rows
+        self.controls += other.controls
+
     def lines(self) -> list[str]:
         """The page's tables and totals as Markdown, a line each; nothing when nothing was run."""
         if not self.rows:
