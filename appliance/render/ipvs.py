@@ -187,8 +187,12 @@ def _page(page: HttpCheck) -> Iterator[str]:
 
 
 def quoted(text: str) -> str:
-    """Text that keepalived reads as one word, its escapes its own."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    """Text that keepalived reads as one word, its escapes its own.
+
+    A quote by its number: keepalived 2.3 first looks for the end of the word without regard to
+    escapes (`alloc_strvec_r` in lib/parser.c), and takes `\\"` for it.
+    """
+    escaped = text.replace("\\", "\\\\").replace('"', "\\x22")
     return f'"{escaped}"'
 
 

@@ -240,7 +240,7 @@ def test_only_what_a_check_needs_is_allowed_to_keepalived():
     ("text", "said"),
     [
         ("ok", '"ok"'),
-        ('say "ok"', r'"say \"ok\""'),
+        ('say "ok"', r'"say \x22ok\x22"'),
         (r"\d+\.", r'"\\d+\\."'),
         ("a\\\\", '"a\\\\\\\\"'),
     ],

@@ -6,6 +6,7 @@ it smaller takes hundreds of runs of every program.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -41,3 +42,15 @@ def test_an_accepted_site_is_accepted_by_every_program(text, kit, tmp_path):
 @pytest.mark.parametrize("site", SITES, ids=lambda site: site.stem)
 def test_every_example_is_accepted_by_every_program(site, kit):
     verify(render(load(site)), kit)
+
+
+@pytest.mark.parametrize("page", ['say "ok"', '"d;%', "it's", r"\"\\", "#!", "a b"])
+def test_what_a_page_must_match_is_accepted_whole(page, kit, tmp_path):
+    """keepalived takes a line apart before it knows what it is."""
+    check = {"path": "/healthz", "regex": page}
+    site = tmp_path / "site.yaml"
+    text = (SITES[0].parent / "web-bundle.yaml").read_text()
+    site.write_text(text.replace("{path: /healthz, status: 200}", json.dumps(check)))
+    plan = load(site)
+    assert plan.virtual_services[0].check.kind.regex == page
+    verify(render(plan), kit)
