@@ -10,6 +10,9 @@ VERSION  ?= 1
 PYTHON   ?= python3
 VENV     := .venv
 BIN      := $(VENV)/bin
+# Side by side, two by two: a file's tests, or those of a pair, follow one another.
+TESTS    := $(BIN)/python -m pytest -n 2 --dist loadfile tests
+VMTESTS  := $(BIN)/python -m pytest -n 2 --dist loadgroup vmtests
 PACKAGES := python3-venv libnftables1 mmdebstrap uidmap iproute2 openssh-client
 
 .PHONY: help image lab test test-full figures matrix check clean
@@ -30,10 +33,12 @@ check: $(VENV)/.ready ## format, lint and types alone: seconds
 	$(BIN)/mypy
 
 test: $(VENV)/.ready ## everything, the long matrices in their short form
-	$(BIN)/python -m pytest
+	$(TESTS)
+	$(VMTESTS)
 
 test-full: $(VENV)/.ready ## everything in its long form
-	$(BIN)/python -m pytest --full
+	$(TESTS)
+	$(VMTESTS) --full
 
 figures: $(VENV)/.ready ## measure docs/figures.md anew (ONLY=balanced: the rows of such tests)
 	$(BIN)/python -m pytest -v --full -m figures vmtests \

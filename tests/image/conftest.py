@@ -20,15 +20,6 @@ from appliance.tools import ToolsTree
 CLONE = Path(__file__).parents[2]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: minutes of building; only in the long form (--full)")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--full", default=False):
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
-
-
 @dataclass(frozen=True)
 class Inside:
     """Runs programs of the tools tree and gives what they print."""

@@ -215,9 +215,3 @@ def test_what_a_killed_build_left_is_gone_after_the_next(built, plan, tmp_path: 
     (tmp_path / ".out.left").mkdir()
     image.build(plan, render(plan), tmp_path / "out", version="7")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-@pytest.mark.long
-def test_two_bases_from_nothing_are_the_same_bytes(built, plan, tmp_path: Path) -> None:
-    image.build(plan, render(plan), tmp_path / "again", version="7", fresh=True)
-    assert hashes(tmp_path / "again") == hashes(built.raw.parent)
