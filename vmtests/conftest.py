@@ -72,22 +72,28 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked `long` belongs to --full alone; the tests of a pair follow one another, and
-    those of the matrix are its last: its controls leave a node without power.
+    """What is marked `long` belongs to --full alone; the tests of a pair follow one another. What
+    is measured comes first, the start of the pair too; those of the matrix are its last: its
+    controls leave a node without power.
     """
     long = [] if config.getoption("--full") else [i for i in items if i.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
     pairs = list(dict.fromkeys(("", *map(site, items))))
     items[:] = sorted(
         (i for i in items if i not in long),
-        key=lambda i: (pairs.index(site(i)), i.path.name == "test_matrix.py"),
+        key=lambda i: (pairs.index(site(i)), not measures(i), i.path.name == "test_matrix.py"),
     )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    with sidebyside.turn(alone=item.get_closest_marker("figures") is not None):
+    with sidebyside.turn(alone=measures(item)):
         return (yield)
+
+
+def measures(item: pytest.Item) -> bool:
+    """Whether a test is about a figure."""
+    return item.get_closest_marker("figures") is not None
 
 
 def site(item: pytest.Item) -> str:
