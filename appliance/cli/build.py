@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from appliance.cli.reading import read
-from appliance.image import Built, Hardware
+from appliance.image import Built, Format, Hardware
 from appliance.image import build as build_image
 from appliance.render.site import render
 
@@ -26,6 +26,11 @@ def build(
     version: Annotated[
         str, typer.Option(help="Its version, which later updates are compared with.")
     ] = "1",
+    *,
+    formats: Annotated[
+        list[Format] | None,
+        typer.Option("--format", help="Write the disk in this format too; may be repeated."),
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Build the base image anew as well.")
     ] = False,
@@ -37,7 +42,10 @@ def build(
     checksums, and manifest.json. The same input gives the same bytes.
     """
     plan = read(site)
-    built = build_image(plan, render(plan), output, hardware, version, fresh=no_cache)
+    tree = render(plan)
+    built = build_image(
+        plan, tree, output, hardware, version, formats=formats or (), fresh=no_cache
+    )
     Console(stderr=True).print(_summary(built))
     typer.echo(built.raw)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance import store, tools
 from appliance.image.base import Hardware, base
 from appliance.image.compose import Job, check_version, compose
+from appliance.image.formats import Format
 from appliance.image.manifest import NAME
 from appliance.image.peers import Peers, peers_image
 from appliance.plan.model import Plan
@@ -15,7 +17,7 @@ from appliance.progress import step
 from appliance.render.tree import FileTree
 from appliance.verify import verify
 
-__all__ = ["Built", "Hardware", "Peers", "build", "peers_image"]
+__all__ = ["Built", "Format", "Hardware", "Peers", "build", "peers_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,13 @@ def build(
     hardware: Hardware = Hardware.VM,
     version: str = "1",
     *,
+    formats: Collection[Format] = (),
     fresh: bool = False,
 ) -> Built:
     """Make the image of a site in the folder `out`; `fresh` builds the base anew, cached or not.
+
+    Besides the raw disk it is written in `formats`; what there was in others goes, as it would not
+    be this image.
 
     Whatever goes wrong, and whenever it is interrupted, what `out` held before is still there.
     """
@@ -46,11 +52,14 @@ def build(
     tree_of_tools = tools.ensure()
     with step("Asking the programs about their files"):
         verify(tree, tree_of_tools)
-    job = Job(plan, tree, base(hardware, tree_of_tools, fresh=fresh), hardware, version)
+    made = base(hardware, tree_of_tools, fresh=fresh)
+    job = Job(plan, tree, made, hardware, version, frozenset(formats))
     out = out.absolute()
     with step(f"Composing {job.name}"), store.workspace(out) as work:
         digest = compose(job, work / "new", tree_of_tools)
         _move(work / "new", out, work / "old")
+        for other in set(Format) - job.formats - {Format.RAW}:
+            (out / f"{job.name}.{other}").unlink(missing_ok=True)
     raw = out / f"{job.name}.raw"
     return Built(
         raw=raw,

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from appliance.errors import ToolError
 from appliance.image import cpio, disk, manifest, sparse
 from appliance.image.base import Base, Hardware
+from appliance.image.formats import Format, convert
 from appliance.image.manifest import sha256
 from appliance.plan.model import Plan
 from appliance.render.tree import File, FileTree
@@ -29,13 +30,14 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is composed: a site's files on a base, under a name and version."""
+    """What is composed: a site's files on a base, under a name and version, in some formats."""
 
     plan: Plan
     tree: FileTree
     base: Base
     hardware: Hardware
     version: str
+    formats: frozenset[Format] = frozenset()
 
     @property
     def name(self) -> str:
@@ -64,6 +66,8 @@ def compose(job: Job, out: Path, tools: ToolsTree) -> str:
         payload = pool.submit(_payload, job, update)
         digest = sparse.pack(raw, tools)
         payload.result()
+    for wanted in sorted(job.formats - {Format.RAW}):
+        convert(raw, wanted, digest, tools)
     (out / manifest.NAME).write_text(manifest.text(job, out, {raw: digest}))
     return digest
 

@@ -167,7 +167,7 @@ def test_what_cannot_be_a_version_is_refused(plan, tmp_path: Path, version: str)
 
 
 # Builds over the folder and dies, without a chance to tidy up, when the n-th program has run; of a
-# disk that is compressed, each piece counts.
+# disk that is compressed, each piece counts; a disk in another format is never finished.
 DIE = """
 import importlib, os, signal, sys
 from pathlib import Path
@@ -176,8 +176,9 @@ from appliance.render.site import render
 from appliance.site import load
 
 plan = load(Path(sys.argv[1]))
-compose, disk, sparse = (
-    importlib.import_module(f"appliance.image.{name}") for name in ("compose", "disk", "sparse")
+compose, disk, formats, sparse = (
+    importlib.import_module(f"appliance.image.{name}")
+    for name in ("compose", "disk", "formats", "sparse")
 )
 calls = 0
 run, chunks = compose.run, sparse.chunks
@@ -185,7 +186,9 @@ def count():
     global calls
     calls += 1
     if calls == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
 def dying(*args, **kwargs):
     count()
     return run(*args, **kwargs)
@@ -195,16 +198,23 @@ def pieces(path):
         yield piece
 compose.run = disk.run = dying
 sparse.chunks = pieces
-image.build(plan, render(plan), Path(sys.argv[2]), version="9")
+formats.run = die
+image.build(plan, render(plan), Path(sys.argv[2]), version="9", formats=sys.argv[4:])
 """
 
 
-@pytest.mark.parametrize("call", [1, 4, 12], ids=["kernel", "disk", "compressing"])
-def test_a_killed_build_leaves_the_old_one(vm_base, tmp_path: Path, call: int) -> None:
+@pytest.mark.parametrize(
+    ("call", "formats"),
+    [(1, []), (4, []), (12, []), (-1, ["qcow2"])],
+    ids=["kernel", "disk", "compressing", "converting"],
+)
+def test_a_killed_build_leaves_the_old_one(
+    vm_base, tmp_path: Path, call: int, formats: list[str]
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "testcase_9.raw").write_text("the old one")
-    argv = [sys.executable, "-c", DIE, str(TESTCASE), str(out), str(call)]
+    argv = [sys.executable, "-c", DIE, str(TESTCASE), str(out), str(call), *formats]
     done = subprocess.run(argv, check=False)
     assert done.returncode == -signal.SIGKILL
     assert hashes(out).keys() == {"testcase_9.raw"}
