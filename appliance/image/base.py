@@ -11,12 +11,16 @@ from functools import partial
 from pathlib import Path
 
 from appliance import resources, store
+from appliance.image import licences
 from appliance.image.recipe import Ingredients, Recipe, recipe
 from appliance.progress import step
 from appliance.run import run
 from appliance.tools import ToolsTree
 
 _EFI = Path("usr/lib/systemd/boot/efi")
+
+# Of what a kept base consists: one with other parts is another base.
+_FORM = 2
 
 
 class Hardware(StrEnum):
@@ -73,6 +77,11 @@ class Base:
         """The boot loader, systemd-boot."""
         return self.folder / "loader.efi"
 
+    @property
+    def licences(self) -> Path:
+        """The licence texts of all packages, an archive."""
+        return self.folder / "licences.tar.xz"
+
     def facts(self) -> Facts:
         """What was noted when the base was built."""
         return Facts(**json.loads((self.folder / "facts.json").read_text()))
@@ -84,7 +93,7 @@ def base(hardware: Hardware, tools: ToolsTree, *, fresh: bool = False) -> Base:
     Raises ToolError with mkosi's last words when it fails.
     """
     with recipe(tools, ingredients(hardware)) as gathered:
-        path = resources.cache() / f"base-{hardware}-{gathered.key}"
+        path = resources.cache() / f"base-{hardware}-{store.key(gathered.key, _FORM)}"
         make = partial(_make, gathered=gathered, hardware=hardware)
         return Base(store.folder(path, make, fresh=fresh))
 
@@ -124,6 +133,7 @@ def _keep(built: Path, made: Base, tools: ToolsTree) -> None:
     shutil.copy(tools.path / _EFI / "linuxx64.efi.stub", made.stub)
     shutil.copy(tools.path / _EFI / "systemd-bootx64.efi", made.loader)
     _note(built, made, tools)
+    licences.pack(made.root, made.facts().packages, made.licences, tools)
     # For updates. The squashfs is compressed: a higher level would find nothing more, only slower.
     compress = ["xz", "-0", "--check=crc32", "--threads=2", "--keep"]
     run(tools.inside([*compress, str(made.root), str(made.verity)]))

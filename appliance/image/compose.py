@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from appliance.errors import ToolError
-from appliance.image import cpio, disk, manifest, sparse
+from appliance.image import cpio, disk, manifest, sbom, sparse
 from appliance.image.base import Base, Hardware
 from appliance.image.formats import Format, convert
 from appliance.image.manifest import sha256
@@ -68,6 +68,7 @@ def compose(job: Job, out: Path, tools: ToolsTree) -> str:
         payload.result()
     for wanted in sorted(job.formats - {Format.RAW}):
         convert(raw, wanted, digest, tools)
+    _papers(job, out, digest)
     (out / manifest.NAME).write_text(manifest.text(job, out, {raw: digest}))
     return digest
 
@@ -114,6 +115,13 @@ def _boot_files(job: Job, uki: Path, scratch: Path) -> dict[PurePosixPath, Path]
         PurePosixPath(f"EFI/Linux/{job.name}+{TRIES}.efi"): uki,
         PurePosixPath("loader/loader.conf"): settings,
     }
+
+
+def _papers(job: Job, out: Path, digest: str) -> None:
+    """Say beside the image what is in it, and under what licences."""
+    licences = f"{job.name}.{job.base.licences.name}"
+    shutil.copyfile(job.base.licences, out / licences)
+    (out / f"{job.name}.{sbom.ENDING}").write_text(sbom.text(job, digest, licences))
 
 
 def _payload(job: Job, update: Path) -> None:
