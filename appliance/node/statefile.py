@@ -10,9 +10,13 @@ from typing import Any
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Replace the file in one step: a reader sees the old state or the new one, never a part."""
+    """Replace the file in one step: a reader sees the old state or the new one, never a part.
+
+    Everybody may read it, whatever else the writer keeps to himself.
+    """
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(json.dumps(state, indent=1) + "\n")
+    fresh.chmod(0o644)
     os.replace(fresh, path)
 
 
