@@ -14,6 +14,7 @@ from rich.table import Table
 from appliance.cli.reading import read
 from appliance.image import Built, Format, Hardware
 from appliance.image import build as build_image
+from appliance.image import pins as pinned
 from appliance.render.site import render
 
 
@@ -31,6 +32,13 @@ def build(
         list[Format] | None,
         typer.Option("--format", help="Write the disk in this format too; may be repeated."),
     ] = None,
+    packages_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Take the versions of all packages from an earlier build's manifest.json.",
+        ),
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Build the base image anew as well.")
     ] = False,
@@ -42,9 +50,12 @@ def build(
     checksums, and manifest.json. The same input gives the same bytes.
     """
     plan = read(site)
-    tree = render(plan)
+    tree, pins = render(plan), pinned.read(packages_from) if packages_from else None
     built = build_image(
-        plan, tree, output, hardware, version, formats=formats or (), fresh=no_cache
+        *(plan, tree, output, hardware, version),
+        formats=formats or (),
+        pins=pins,
+        fresh=no_cache,
     )
     Console(stderr=True).print(_summary(built))
     typer.echo(built.raw)

@@ -12,12 +12,13 @@ from appliance.image.compose import Job, check_version, compose
 from appliance.image.formats import Format
 from appliance.image.manifest import NAME
 from appliance.image.peers import Peers, peers_image
+from appliance.image.pins import Pins
 from appliance.plan.model import Plan
 from appliance.progress import step
 from appliance.render.tree import FileTree
 from appliance.verify import verify
 
-__all__ = ["Built", "Format", "Hardware", "Peers", "build", "peers_image"]
+__all__ = ["Built", "Format", "Hardware", "Peers", "Pins", "build", "peers_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,19 @@ def build(
     version: str = "1",
     *,
     formats: Collection[Format] = (),
+    pins: Pins | None = None,
     fresh: bool = False,
 ) -> Built:
     """Make the image of a site in the folder `out`; `fresh` builds the base anew, cached or not.
 
-    Besides the raw disk it is written in `formats`; what there was in others goes, as it would not
-    be this image.
-
-    Whatever goes wrong, and whenever it is interrupted, what `out` held before is still there.
+    With `pins` it has the packages of an earlier image. Besides the raw disk it is written in
+    `formats`; what there was in others goes, as it would not be this image.
     """
     check_version(version)
     tree_of_tools = tools.ensure()
     with step("Asking the programs about their files"):
         verify(tree, tree_of_tools)
-    made = base(hardware, tree_of_tools, fresh=fresh)
+    made = base(hardware, tree_of_tools, pins=pins, fresh=fresh)
     job = Job(plan, tree, made, hardware, version, frozenset(formats))
     out = out.absolute()
     with step(f"Composing {job.name}"), store.workspace(out) as work:

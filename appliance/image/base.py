@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from appliance import resources, store
+from appliance.errors import ToolError
 from appliance.image import licences
+from appliance.image.pins import Mirror, Pins
 from appliance.image.recipe import Ingredients, Recipe, recipe
 from appliance.progress import step
 from appliance.run import run
@@ -87,15 +89,33 @@ class Base:
         return Facts(**json.loads((self.folder / "facts.json").read_text()))
 
 
-def base(hardware: Hardware, tools: ToolsTree, *, fresh: bool = False) -> Base:
+def base(
+    hardware: Hardware, tools: ToolsTree, *, pins: Pins | None = None, fresh: bool = False
+) -> Base:
     """The base image for `hardware`, from the cache or made now (`fresh`: in any case).
 
-    Raises ToolError with mkosi's last words when it fails.
+    With `pins` it has these versions of its packages. Raises ToolError with mkosi's last words when
+    it fails, and when a version is not to be had.
     """
+    if pins and pins.hardware != hardware:
+        raise ToolError(f"the manifest's packages are for --hardware {pins.hardware}")
+    if pins and not fresh and (usual := _with_just(pins, hardware, tools)):
+        return usual
+    with recipe(tools, ingredients(hardware), pins) as gathered:
+        make = partial(_make, gathered=gathered, hardware=hardware, pins=pins)
+        return Base(store.folder(_place(hardware, gathered), make, fresh=fresh))
+
+
+def _with_just(pins: Pins, hardware: Hardware, tools: ToolsTree) -> Base | None:
+    """The base of the cache that knows no pins, if it happens to have these packages."""
     with recipe(tools, ingredients(hardware)) as gathered:
-        path = resources.cache() / f"base-{hardware}-{store.key(gathered.key, _FORM)}"
-        make = partial(_make, gathered=gathered, hardware=hardware)
-        return Base(store.folder(path, make, fresh=fresh))
+        usual = Base(_place(hardware, gathered))
+    there = usual.folder.is_dir() and usual.facts().packages == pins.packages
+    return usual if there else None
+
+
+def _place(hardware: Hardware, gathered: Recipe) -> Path:
+    return resources.cache() / f"base-{hardware}-{store.key(gathered.key, _FORM)}"
 
 
 def ingredients(hardware: Hardware) -> Ingredients:
@@ -108,10 +128,13 @@ def ingredients(hardware: Hardware) -> Ingredients:
     )
 
 
-def _make(work: Path, gathered: Recipe, hardware: Hardware) -> None:
+def _make(work: Path, gathered: Recipe, hardware: Hardware, pins: Pins | None) -> None:
     """Build in a folder inside `work`, keep the parts, drop the rest."""
     built = work / "mkosi"
     built.mkdir()
+    if pins:
+        with step("Asking the mirror for the versions of the manifest"):
+            Mirror(gathered.apt, built, gathered.tools).check(pins)
     parts = [f"--initrd={built}/initrd.cpio.zst"]
     parts += [f"--extra-tree={gathered.router}:/usr/lib/appliance"]
     manifest = "--manifest-format=json"
@@ -120,6 +143,8 @@ def _make(work: Path, gathered: Recipe, hardware: Hardware) -> None:
     with step(f"Building the base image: the root, for {hardware}"):
         gathered.mkosi(built, ["appliance", hardware], manifest, *parts)
     _keep(built, Base(work), gathered.tools)
+    if pins:
+        pins.check_taken(Base(work).facts().packages)
     shutil.rmtree(built)
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 from appliance import apt, resources, store
 from appliance.errors import ToolError
+from appliance.image.pins import Pins
 from appliance.run import run
 from appliance.tools import ToolsTree
+
+_APT = Path("sandbox/etc/apt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,11 @@ class Recipe:
     folder: Path
     tools: ToolsTree
     key: str
+
+    @property
+    def apt(self) -> Path:
+        """The apt configuration that mkosi is given."""
+        return self.folder / _APT
 
     @property
     def router(self) -> Path:
@@ -58,7 +66,9 @@ class Recipe:
 
 
 @contextmanager
-def recipe(tools: ToolsTree, ingredients: Ingredients) -> Iterator[Recipe]:
+def recipe(
+    tools: ToolsTree, ingredients: Ingredients, pins: Pins | None = None
+) -> Iterator[Recipe]:
     """Gather everything anew, so that neither modes nor place of the originals matter."""
     with store.workspace(resources.cache() / "recipe") as folder:
         for kind in ("mkosi.conf.d", "overlays"):
@@ -70,8 +80,10 @@ def recipe(tools: ToolsTree, ingredients: Ingredients) -> Iterator[Recipe]:
         if ingredients.router:
             _gather(resources.PACKAGE / "node", folder / "router/appliance/node")
             _gather(resources.PACKAGE / "__init__.py", folder / "router/appliance/__init__.py")
+        if pins:
+            _write(folder / _APT / "preferences.d/appliance", pins.preferences())
         digest = store.folder_digest(folder)
-        _write_sources(tools, folder / "sandbox/etc/apt/sources.list.d/mkosi.sources")
+        _write(folder / _APT / "sources.list.d/mkosi.sources", _sources(tools))
         yield Recipe(folder, tools, store.key(tools.path.name, digest))
 
 
@@ -97,7 +109,11 @@ def _gather(source: Path, target: Path) -> None:
             _gather(path, target / path.name)
 
 
-def _write_sources(tools: ToolsTree, path: Path) -> None:
-    """Give mkosi the mirror of the tools tree; its own default takes in debug packages too."""
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True)
-    path.write_text("\n".join(source.as_deb822() for source in apt.one_line(tools.sources())))
+    path.write_text(text)
+
+
+def _sources(tools: ToolsTree) -> str:
+    """The mirror of the tools tree; mkosi's own default takes in debug packages too."""
+    return "\n".join(source.as_deb822() for source in apt.one_line(tools.sources()))
