@@ -51,6 +51,18 @@ def test_nobody_has_a_password(pair: Lab) -> None:
     assert all(re.match(r"[^:]+:[!*]", line) for line in shadow)
 
 
+def test_nobody_but_root_can_read_a_secret(pair: Lab) -> None:
+    """Of what a node makes itself; that the image brings none, tests/image/test_secrets.py says."""
+    search = (
+        "grep -rlsE -e 'BEGIN .*PRIVATE KEY-----|auth_pass|PresharedKey' /boot /efi /etc /run /var"
+    )
+    for node in pair.nodes.values():
+        found = node.succeed(f"{search} || true").split()
+        assert found == ["/var/lib/appliance/ssh/ssh_host_ed25519_key"]
+        nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups"
+        assert node.succeed(f"{nobody} {search} || true") == ""
+
+
 def test_the_root_is_sealed_and_state_is_kept_apart(pair: Lab) -> None:
     node = pair.active()
     assert "CRYPT-VERITY-" in node.succeed("cat /sys/block/dm-*/dm/uuid")
