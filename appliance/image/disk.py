@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -98,10 +98,22 @@ def _fill_esp(
     form = ["-F", "32", "-s", "2", "-n", "ESP", "-i", f"{esp.id.time_low:08x}"]
     place = [f"--offset={esp.start // SECTOR}", str(disk), str(esp.size // 1024)]
     run(tools.inside(["mkfs.vfat", "--invariant", *form, *place]))
-    into = ["-i", f"{disk}@@{esp.start}"]
-    folders = sorted({folder for path in boot for folder in path.parents} - {PurePosixPath(".")})
-    run(tools.inside(["mmd", *into, *(f"::/{folder}" for folder in folders)]), env=_NO_TIME)
-    for path, source in sorted(boot.items()):
+    place_files(disk, boot, tools)
+
+
+def place_files(
+    disk: Path,
+    files: Mapping[PurePosixPath, Path],
+    tools: ToolsTree,
+    there: Collection[PurePosixPath] = (),
+) -> None:
+    """Put files on the boot partition; the folders `there` it has already."""
+    into = ["-i", f"{disk}@@{MIB}"]
+    folders = {folder for path in files for folder in path.parents} - {PurePosixPath("."), *there}
+    if folders:
+        names = [f"::/{folder}" for folder in sorted(folders)]
+        run(tools.inside(["mmd", *into, *names]), env=_NO_TIME)
+    for path, source in sorted(files.items()):
         run(tools.inside(["mcopy", *into, source, f"::/{path}"]), env=_NO_TIME)
 
 

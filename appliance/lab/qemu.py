@@ -68,7 +68,10 @@ class KernelBoot:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """All that the command line of a machine follows from. `memory` in MiB."""
+    """All that the command line of a machine follows from. `memory` in MiB.
+
+    `disks` are further ones, raw, by the serial number that each has in the guest.
+    """
 
     name: str
     boot: FirmwareBoot | KernelBoot
@@ -77,6 +80,7 @@ class Machine:
     serial_log: Path
     memory: int = 384
     credentials: Mapping[str, str] = field(default_factory=dict)
+    disks: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ def command(machine: Machine, sockets: Sockets, files: Mapping[str, Path]) -> li
         PROGRAM,
         *_board(machine),
         *_boot(machine.boot, slots),
+        *(word for disk in machine.disks.items() for word in _disk(*disk, slots)),
         *_channels(machine, sockets, slots),
         *_watch(slots),
         *(
@@ -167,6 +172,13 @@ def _boot(boot: FirmwareBoot | KernelBoot, slots: list[int]) -> list[str]:
         ]
     start = ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", boot.cmdline]
     return [*start, *drive]
+
+
+def _disk(serial: str, path: Path, slots: list[int]) -> list[str]:
+    return [
+        *("-drive", f"if=none,id={serial},file={_escape(path)},format=raw,discard=unmap"),
+        *("-device", f"virtio-blk-pci,drive={serial},serial={serial},{_place(slots)}"),
+    ]
 
 
 def _channels(machine: Machine, sockets: Sockets, slots: list[int]) -> list[str]:

@@ -30,9 +30,17 @@ PEERS = Machine(
     serial_log=Path("/lab/peers.log"),
     memory=512,
 )
+METAL = Machine(
+    name="metal",
+    boot=FirmwareBoot(Path("/lab/metal.qcow2"), Path("/lab/metal.vars")),
+    nics=(),
+    accelerator=Accelerator.TCG,
+    serial_log=Path("/lab/metal.log"),
+    disks={"target": Path("/lab/with,comma/target.raw")},
+)
 
 
-@pytest.mark.parametrize("machine", [NODE, PEERS], ids=lambda machine: machine.name)
+@pytest.mark.parametrize("machine", [NODE, PEERS, METAL], ids=lambda machine: machine.name)
 def test_command_line(machine: Machine) -> None:
     files = {name: Path(f"/lab/{name}") for name in qemu.by_file(machine.credentials)}
     numbers = tuple(range(10, 10 + len(machine.nics)))

@@ -1,0 +1,101 @@
+"""A real machine: no SMBIOS string, two disks, and a medium that installs by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from appliance import tools
+from appliance.image import peers_image
+from appliance.lab import credentials, kvm, qemu
+from appliance.lab.cables import Cables
+from appliance.lab.children import Children
+from appliance.lab.machine import Ground, Machine
+from appliance.plan.model import Plan
+from appliance.site import load
+from vmtests.evidence import ARTEFACTS
+from vmtests.installed import Installed
+from vmtests.observe import until
+from vmtests.wanted import Wanted
+from vmtests.ways import USUAL
+
+WITHIN = 400.0  # seconds for a boot, on a machine that emulates and has other work
+SERIAL = "target"
+TARGET = f"/dev/disk/by-id/virtio-{SERIAL}"
+SIZE = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Metal:
+    """Where real machines stand: `machine` gives one that starts from a disk of its own."""
+
+    ground: Ground
+    plan: Plan
+
+    def machine(self, name: str, disk: Path, **disks: Path) -> Machine:
+        """A machine with the site's network cards, which nothing has told who it is."""
+        cards = [(card, self.plan.networks[card].interface) for card in self.plan.cards()]
+        nics = tuple(qemu.Nic(n, i, qemu.mac(self.plan.site, name, n)) for n, i in cards)
+        folder = self.ground.folder
+        config = qemu.Machine(
+            name=name,
+            boot=qemu.FirmwareBoot(folder / f"{name}.qcow2", folder / f"{name}.vars"),
+            nics=nics,
+            accelerator=self.ground.accelerator,
+            serial_log=folder / f"{name}.serial.log",
+            credentials={**credentials.agent(), **qemu.link_credentials(nics)},
+            disks=disks,
+        )
+        return Machine(self.ground, config, disk)
+
+
+@pytest.fixture
+def built(build: Callable[[Wanted], Path]) -> Path:
+    """The raw image, of a site of its own."""
+    (raw,) = build(Wanted(USUAL.replace("site: testcase", "site: metal"))).glob("*.raw")
+    return raw
+
+
+@pytest.fixture
+def metal(built: Path) -> Iterator[Metal]:
+    folder = ARTEFACTS / "metal"
+    folder.mkdir(parents=True, exist_ok=True)
+    plan, children, inside = load(built.parent.with_suffix(".yaml")), Children(), tools.ensure()
+    ports = {card: ["medium", "router"] for card in plan.cards()}
+    cables = Cables(children, folder, ports)
+    accelerator = kvm.accelerator(inside, peers_image().kernel)
+    yield Metal(Ground(children, cables, inside, folder, accelerator), plan)
+    cables.close()
+    children.close()
+
+
+def test_a_medium_installs_a_router_that_knows_its_name(
+    built: Path, metal: Metal, installed: Installed, tmp_path: Path
+) -> None:
+    usb, target = tmp_path / "usb.raw", tmp_path / "target.raw"
+    installed.run("install", built, "--to", usb, "--node", "fw2", "--medium-for", TARGET)
+    with target.open("wb") as disk:
+        disk.truncate(SIZE)
+    medium = metal.machine("medium", usb, **{SERIAL: target})
+    medium.start(fresh_disk=True)
+    until(lambda: not medium.running, WITHIN, "the medium to switch the machine off")
+    said = medium.config.serial_log.read_text(errors="replace")
+    assert "appliance: installed on vd" in said
+    medium.close()
+
+    router = metal.machine("router", target)
+    router.start(fresh_disk=True)
+    router.wait_control(WITHIN)
+    router.wait_until("systemctl is-active --quiet boot-complete.target", WITHIN)
+    assert router.succeed("hostname").strip() == "fw2"
+    files = router.succeed("cd /efi && find EFI/Linux loader/credentials -type f").split()
+    assert sorted(files) == ["EFI/Linux/metal_1.efi", "loader/credentials/appliance-node.cred"]
+    named = "for each in /dev/vda?; do blkid -p -o value -s PART_ENTRY_NAME $each; done"
+    names = router.succeed(named).split()
+    assert names == ["esp", "root_1", "verity_1", "_empty", "_empty", "appliance-state"]
+    refused = router.fail("appliance-install /dev/vda --yes")
+    assert "appliance: not installed: vda is in use" in refused.err
+    router.close()
