@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from appliance import tools
-from appliance.image import peers_image
-from appliance.lab import credentials, kvm, qemu
-from appliance.lab.cables import Cables
-from appliance.lab.children import Children
-from appliance.lab.machine import Ground, Machine
-from appliance.plan.model import Plan
 from appliance.site import load
-from vmtests.evidence import ARTEFACTS
 from vmtests.installed import Installed
+from vmtests.metal import Metal, standing
 from vmtests.observe import until
 from vmtests.wanted import Wanted
 from vmtests.ways import USUAL
@@ -26,30 +18,6 @@ WITHIN = 400.0  # seconds for a boot, on a machine that emulates and has other w
 SERIAL = "target"
 TARGET = f"/dev/disk/by-id/virtio-{SERIAL}"
 SIZE = 2 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Metal:
-    """Where real machines stand: `machine` gives one that starts from a disk of its own."""
-
-    ground: Ground
-    plan: Plan
-
-    def machine(self, name: str, disk: Path, **disks: Path) -> Machine:
-        """A machine with the site's network cards, which nothing has told who it is."""
-        cards = [(card, self.plan.networks[card].interface) for card in self.plan.cards()]
-        nics = tuple(qemu.Nic(n, i, qemu.mac(self.plan.site, name, n)) for n, i in cards)
-        folder = self.ground.folder
-        config = qemu.Machine(
-            name=name,
-            boot=qemu.FirmwareBoot(folder / f"{name}.qcow2", folder / f"{name}.vars"),
-            nics=nics,
-            accelerator=self.ground.accelerator,
-            serial_log=folder / f"{name}.serial.log",
-            credentials={**credentials.agent(), **qemu.link_credentials(nics)},
-            disks=disks,
-        )
-        return Machine(self.ground, config, disk)
 
 
 @pytest.fixture
@@ -61,15 +29,9 @@ def built(build: Callable[[Wanted], Path]) -> Path:
 
 @pytest.fixture
 def metal(built: Path) -> Iterator[Metal]:
-    folder = ARTEFACTS / "metal"
-    folder.mkdir(parents=True, exist_ok=True)
-    plan, children, inside = load(built.parent.with_suffix(".yaml")), Children(), tools.ensure()
-    ports = {card: ["medium", "router"] for card in plan.cards()}
-    cables = Cables(children, folder, ports)
-    accelerator = kvm.accelerator(inside, peers_image().kernel)
-    yield Metal(Ground(children, cables, inside, folder, accelerator), plan)
-    cables.close()
-    children.close()
+    plan = load(built.parent.with_suffix(".yaml"))
+    with standing(plan, "medium", "router") as metal:
+        yield metal
 
 
 def test_a_medium_installs_a_router_that_knows_its_name(
@@ -79,7 +41,7 @@ def test_a_medium_installs_a_router_that_knows_its_name(
     installed.run("install", built, "--to", usb, "--node", "fw2", "--medium-for", TARGET)
     with target.open("wb") as disk:
         disk.truncate(SIZE)
-    medium = metal.machine("medium", usb, **{SERIAL: target})
+    medium = metal.machine("medium", usb, disks={SERIAL: target})
     medium.start(fresh_disk=True)
     until(lambda: not medium.running, WITHIN, "the medium to switch the machine off")
     said = medium.config.serial_log.read_text(errors="replace")

@@ -28,7 +28,7 @@ _LEAST = 1 << 30  # bytes, as the image: room for both slots, and some for state
 _APPEARS_S = 60.0  # that a disk takes to be found, on a slow machine
 _POLL_S = 0.5
 _CHUNK = 1 << 20
-_TRIES = 3  # of the boot loader, as for every image that has not run yet
+TRIES = 3  # of the boot loader, as for every image that has not run yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,17 @@ def main(argv: list[str] | None = None) -> int:
 def install(order: Order, name: str) -> None:
     """Do it, on a disk that is fit."""
     os.close(os.open(f"/dev/{name}", os.O_RDWR | os.O_EXCL))  # fails where the kernel uses it
-    running = running_image()
+    # Mounted, the boot partition changes by itself: a mark in it says that it is mounted.
+    subprocess.run(["umount", "--quiet", "/efi"], capture_output=True, check=False)
     os.sync()
+    running = running_image()
     with tempfile.TemporaryDirectory(prefix="appliance-install.") as work:
         _partition(Path(work), running, name)
-    copies = [Path("/dev", each.name) for each in disks.partitions((_BLOCK / name).resolve())]
+    copies = [Path("/dev", each.name) for each in disks.partitions(_folder(Path(name)))]
     for source, copy in zip(running, copies, strict=True):
         _compare(source, copy)
     with _mounted(copies[0]) as boot:
-        _address(boot, order)
+        address(boot, order, _name(_folder(running[1])).removeprefix(PARTS[1].name))
 
 
 def running_image() -> list[Path]:
@@ -101,13 +103,29 @@ def running_image() -> list[Path]:
 
 def definition(part: Part, source: Path) -> str:
     """The partition in the language of repart.d(5): a copy, as large as its original."""
-    folder = (_BLOCK / source.name).resolve()
+    folder = _folder(source)
     size = int(_said(folder / "size")) * disks.UNIT
     lines = [f"Type={part.kind}", f"Label={_name(folder)}", f"CopyBlocks={source}"]
     lines += [f"SizeMinBytes={size}", f"SizeMaxBytes={size}"]
     if part.read_only:  # systemd-veritysetup-generator(8) finds it by its identity
         lines += [f"UUID={_identity(source)}", "ReadOnly=yes"]
     return "\n".join(["[Partition]", *lines, ""])
+
+
+def address(boot: Path, order: Order, version: str) -> None:
+    """Make a copied boot partition that of the new node: it has the kernel of that version alone,
+    which nothing has booted yet.
+    """
+    (boot / orders.INSTALL).unlink(missing_ok=True)
+    for kernel in (boot / "EFI/Linux").glob("*.efi"):
+        name = kernel.name.removesuffix(".efi").partition("+")[0]
+        if name.rpartition("_")[2] == version:
+            kernel.rename(kernel.with_name(f"{name}+{TRIES}.efi"))
+        else:
+            kernel.unlink()
+    if order.node:
+        (boot / orders.FOLDER).mkdir(exist_ok=True)
+        (boot / orders.NODE).write_text(f"{order.node}\n")
 
 
 def _partition(work: Path, running: list[Path], name: str) -> None:
@@ -132,16 +150,6 @@ def _compare(source: Path, copy: Path) -> None:
                 raise OSError(f"{copy} is not what was written to it")
 
 
-def _address(boot: Path, order: Order) -> None:
-    """Make the copied boot partition that of the new node, which nothing has booted yet."""
-    (boot / orders.INSTALL).unlink(missing_ok=True)
-    for kernel in (boot / "EFI/Linux").glob("*.efi"):
-        kernel.rename(kernel.with_name(f"{kernel.stem.partition('+')[0]}+{_TRIES}.efi"))
-    if order.node:
-        (boot / orders.FOLDER).mkdir(exist_ok=True)
-        (boot / orders.NODE).write_text(f"{order.node}\n")
-
-
 @contextmanager
 def _mounted(device: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="appliance-boot.") as place:
@@ -157,6 +165,11 @@ def _appears(path: Path, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(_POLL_S)  # poll
+
+
+def _folder(device: Path) -> Path:
+    """What sysfs has of a device."""
+    return (_BLOCK / device.name).resolve()
 
 
 def _identity(device: Path) -> str:

@@ -13,6 +13,7 @@ from appliance import image
 from appliance.cli import app
 from appliance.errors import ToolError
 from appliance.image import disk, medium
+from appliance.image.compose import TRIES
 from appliance.image.manifest import sha256
 from appliance.node import install as on_node
 from appliance.node import orders
@@ -155,3 +156,13 @@ def test_what_is_copied_on_a_node_fits_a_disk_as_large_as_the_image() -> None:
     parts = disk.partitions("7", "0" * 64)
     named = zip(on_node.PARTS, parts, strict=True)
     assert all(partition.label.startswith(part.name) for part, partition in named)
+
+
+def test_a_copied_boot_partition_is_that_of_the_new_node(tmp_path: Path) -> None:
+    for name in ("EFI/Linux/a_site_1+2-1.efi", "EFI/Linux/a_site_2.efi", orders.INSTALL):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    on_node.address(tmp_path, Order("/dev/sda", "fw2"), "1")
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert there == {f"EFI/Linux/a_site_1+{TRIES}.efi", str(orders.NODE)}
+    assert (tmp_path / orders.NODE).read_text() == "fw2\n"

@@ -1,0 +1,90 @@
+"""How long a boot takes, beside that of a Debian with the same packages as mkosi makes it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from appliance import tools
+from appliance.image.base import Hardware, ingredients
+from appliance.image.recipe import Ingredients, recipe
+from appliance.lab.machine import Machine
+from appliance.site import load
+from vmtests.figures import Figures
+from vmtests.metal import standing
+from vmtests.observe import until
+from vmtests.wanted import Wanted
+from vmtests.ways import USUAL
+
+pytestmark = [pytest.mark.figures, pytest.mark.long]
+
+WITHIN = 900.0  # seconds, on a machine that emulates and has other work
+MEMORY = 1024  # MiB: mkosi's own initrd needs more than ours
+PLAIN = """\
+[Output]
+ImageId=plain
+Format=disk
+[Content]
+Bootable=yes
+Bootloader=systemd-boot
+# It would ask on the console for what a first boot may be told.
+KernelCommandLine=console=ttyS0,115200 systemd.firstboot=no
+Packages=
+"""
+
+
+def packages() -> list[str]:
+    """What the appliance's drop-ins ask for, as mkosi reads them."""
+    with recipe(tools.ensure(), ingredients(Hardware.VM)) as gathered:
+        (image,) = json.loads(gathered.summary(["appliance", Hardware.VM]))["Images"]
+    found: list[str] = image["Packages"]
+    return found
+
+
+def plain(out: Path) -> Path:
+    """A Debian of the same packages, whose defaults nobody has changed: its disk."""
+    with recipe(tools.ensure(), Ingredients(("10-debian.conf",), ())) as gathered:
+        listed = "".join(f"  {name}\n" for name in packages())
+        (gathered.folder / "mkosi.conf.d/20-plain.conf").write_text(PLAIN + listed)
+        gathered.mkosi(out, [])
+    return out / "plain.raw"
+
+
+def seconds_to_login(machine: Machine, *, fresh_disk: bool) -> float:
+    """From power on to the login on the console."""
+    begin = time.monotonic()
+    machine.start(fresh_disk=fresh_disk)
+    log = machine.config.serial_log
+    until(lambda: log.exists() and b" login: " in log.read_bytes(), WITHIN, "a login")
+    return time.monotonic() - begin
+
+
+def boots(machine: Machine) -> tuple[float, float]:
+    """The first boot and the next one; between them it is switched off as it should be."""
+    first = seconds_to_login(machine, fresh_disk=True)
+    machine.wait_control(WITHIN)
+    machine.spawn("systemctl poweroff")
+    until(lambda: not machine.running, WITHIN, "the machine to switch itself off")
+    later = seconds_to_login(machine, fresh_disk=False)
+    machine.close()
+    return first, later
+
+
+def test_boot_beside_a_plain_debian(
+    build: Callable[[Wanted], Path], figures: Figures, tmp_path: Path
+) -> None:
+    built = build(Wanted(USUAL.replace("site: testcase", "site: boot")))
+    (raw,) = built.glob("*.raw")
+    with standing(load(built.with_suffix(".yaml")), "ours", "plain") as metal:
+        node = {"appliance.node": "fw1"}
+        ours = boots(metal.machine("ours", raw, told=node, memory=MEMORY))
+        usual = boots(metal.machine("plain", plain(tmp_path), memory=MEMORY))
+    for which, own, other in zip(("first", "second"), ours, usual, strict=True):
+        figures.add(f"{which} boot to the login", "s", own, goal="")
+        figures.add(f"{which} boot of a plain Debian with the same packages", "s", other, goal="")
+        what = f"{which} boot, as a part of that of a plain Debian"
+        assert figures.add(what, "", own / other, goal="at most 0.5").worst <= 0.5
