@@ -15,6 +15,7 @@ from appliance.image import cpio, disk, manifest, sbom, sparse
 from appliance.image.base import Base, Hardware
 from appliance.image.formats import Format, convert
 from appliance.image.manifest import sha256
+from appliance.node.orders import TRIES
 from appliance.plan.model import Plan
 from appliance.render.tree import File, FileTree
 from appliance.run import run
@@ -23,9 +24,6 @@ from appliance.tools import ToolsTree
 # The character set of systemd's versions without "+" and "_", which part names in file names, and
 # short enough for the label of a partition.
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.~^-]{0,23}")
-
-# How often the boot loader tries a new image before it takes the other one.
-TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)

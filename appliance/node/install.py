@@ -28,7 +28,6 @@ _LEAST = 1 << 30  # bytes, as the image: room for both slots, and some for state
 _APPEARS_S = 60.0  # that a disk takes to be found, on a slow machine
 _POLL_S = 0.5
 _CHUNK = 1 << 20
-TRIES = 3  # of the boot loader, as for every image that has not run yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def address(boot: Path, order: Order, version: str) -> None:
     for kernel in (boot / "EFI/Linux").glob("*.efi"):
         name = kernel.name.removesuffix(".efi").partition("+")[0]
         if name.rpartition("_")[2] == version:
-            kernel.rename(kernel.with_name(f"{name}+{TRIES}.efi"))
+            kernel.rename(kernel.with_name(f"{name}+{orders.TRIES}.efi"))
         else:
             kernel.unlink()
     if order.node:

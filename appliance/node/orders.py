@@ -14,6 +14,9 @@ FOLDER = PurePosixPath("loader/credentials")
 NODE = FOLDER / "appliance-node.cred"
 INSTALL = FOLDER / "appliance-install.cred"
 
+# How often the boot loader tries a new image before it takes the other one: the end of its name.
+TRIES = 3
+
 # Where the initrd puts the second one, for the service that carries it out.
 ORDER = Path("/etc/appliance/install.json")
 

@@ -13,7 +13,6 @@ from appliance import image
 from appliance.cli import app
 from appliance.errors import ToolError
 from appliance.image import disk, medium
-from appliance.image.compose import TRIES
 from appliance.image.manifest import sha256
 from appliance.node import install as on_node
 from appliance.node import orders
@@ -164,5 +163,5 @@ def test_a_copied_boot_partition_is_that_of_the_new_node(tmp_path: Path) -> None
         (tmp_path / name).write_text("x")
     on_node.address(tmp_path, Order("/dev/sda", "fw2"), "1")
     there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert there == {f"EFI/Linux/a_site_1+{TRIES}.efi", str(orders.NODE)}
+    assert there == {f"EFI/Linux/a_site_1+{orders.TRIES}.efi", str(orders.NODE)}
     assert (tmp_path / orders.NODE).read_text() == "fw2\n"
