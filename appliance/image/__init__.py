@@ -52,7 +52,7 @@ def build(
     tree_of_tools = tools.ensure()
     with step("Asking the programs about their files"):
         verify(tree, tree_of_tools)
-    made = base(hardware, tree_of_tools, pins=pins, fresh=fresh)
+    made = base(hardware, tree_of_tools, plan.firmware, pins=pins, fresh=fresh)
     job = Job(plan, tree, made, hardware, version, frozenset(formats))
     out = out.absolute()
     with step(f"Composing {job.name}"), store.workspace(out) as work:

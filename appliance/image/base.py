@@ -90,25 +90,34 @@ class Base:
 
 
 def base(
-    hardware: Hardware, tools: ToolsTree, *, pins: Pins | None = None, fresh: bool = False
+    hardware: Hardware,
+    tools: ToolsTree,
+    firmware: tuple[str, ...] = (),
+    *,
+    pins: Pins | None = None,
+    fresh: bool = False,
 ) -> Base:
     """The base image for `hardware`, from the cache or made now (`fresh`: in any case).
 
-    With `pins` it has these versions of its packages. Raises ToolError with mkosi's last words when
-    it fails, and when a version is not to be had.
+    Real machines get the packages of `firmware` too. With `pins` it has these versions of its
+    packages. Raises ToolError with mkosi's last words when it fails, and when a version is not to
+    be had.
     """
     if pins and pins.hardware != hardware:
         raise ToolError(f"the manifest's packages are for --hardware {pins.hardware}")
-    if pins and not fresh and (usual := _with_just(pins, hardware, tools)):
+    wanted = ingredients(hardware, firmware)
+    if pins and not fresh and (usual := _with_just(pins, wanted, hardware, tools)):
         return usual
-    with recipe(tools, ingredients(hardware), pins) as gathered:
+    with recipe(tools, wanted, pins) as gathered:
         make = partial(_make, gathered=gathered, hardware=hardware, pins=pins)
         return Base(store.folder(_place(hardware, gathered), make, fresh=fresh))
 
 
-def _with_just(pins: Pins, hardware: Hardware, tools: ToolsTree) -> Base | None:
+def _with_just(
+    pins: Pins, wanted: Ingredients, hardware: Hardware, tools: ToolsTree
+) -> Base | None:
     """The base of the cache that knows no pins, if it happens to have these packages."""
-    with recipe(tools, ingredients(hardware)) as gathered:
+    with recipe(tools, wanted) as gathered:
         usual = Base(_place(hardware, gathered))
     there = usual.folder.is_dir() and usual.facts().packages == pins.packages
     return usual if there else None
@@ -118,13 +127,14 @@ def _place(hardware: Hardware, gathered: Recipe) -> Path:
     return resources.cache() / f"base-{hardware}-{store.key(gathered.key, _FORM)}"
 
 
-def ingredients(hardware: Hardware) -> Ingredients:
-    """What a base image is made from."""
+def ingredients(hardware: Hardware, firmware: tuple[str, ...] = ()) -> Ingredients:
+    """What a base image is made from; a virtual machine has no use for firmware."""
     kernel = {Hardware.VM: "30-kernel-vm.conf", Hardware.METAL: "31-kernel-metal.conf"}[hardware]
     return Ingredients(
         drop_ins=("10-debian.conf", "20-appliance", kernel, "40-initrd"),
         overlays=("common", "initrd", "node"),
         router=True,
+        firmware=firmware if hardware is Hardware.METAL else (),
     )
 
 

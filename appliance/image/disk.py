@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from appliance.errors import ToolError
 from appliance.image.base import Base
 from appliance.run import run
 from appliance.tools import ToolsTree
@@ -121,6 +122,7 @@ def _fill(disk: Path, partition: Partition, content: Path) -> None:
     with disk.open("r+b") as target, content.open("rb") as source:
         size = os.fstat(source.fileno()).st_size
         if size > partition.size:
-            raise AssertionError(f"{content} has {size} bytes, its slot {partition.size}")
+            what = f"{partition.label} has {size} bytes: its slot has {partition.size}"
+            raise ToolError(what, "less firmware in the site file makes it smaller")
         target.seek(partition.start)
         os.sendfile(target.fileno(), source.fileno(), 0, size)

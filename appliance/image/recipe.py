@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance import apt, resources, store
@@ -15,15 +15,19 @@ from appliance.run import run
 from appliance.tools import ToolsTree
 
 _APT = Path("sandbox/etc/apt")
+_FIRMWARE = "non-free-firmware"  # the part of Debian's archive where it lies
 
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """Names in `mkosi.conf.d` and `overlays`, and whether the router's own code goes in."""
+    """Names in `mkosi.conf.d` and `overlays`, whether the router's own code goes in, and the
+    packages of firmware that a site wants.
+    """
 
     drop_ins: tuple[str, ...]
     overlays: tuple[str, ...]
     router: bool = False
+    firmware: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,12 @@ def recipe(
         if ingredients.router:
             _gather(resources.PACKAGE / "node", folder / "router/appliance/node")
             _gather(resources.PACKAGE / "__init__.py", folder / "router/appliance/__init__.py")
+        if ingredients.firmware:
+            _write(folder / "mkosi.conf.d/32-firmware.conf", _firmware(ingredients.firmware))
         if pins:
             _write(folder / _APT / "preferences.d/appliance", pins.preferences())
         digest = store.folder_digest(folder)
-        _write(folder / _APT / "sources.list.d/mkosi.sources", _sources(tools))
+        _write(folder / _APT / "sources.list.d/mkosi.sources", _sources(tools, ingredients))
         yield Recipe(folder, tools, store.key(tools.path.name, digest))
 
 
@@ -110,10 +116,20 @@ def _gather(source: Path, target: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 
-def _sources(tools: ToolsTree) -> str:
+def _firmware(packages: Iterable[str]) -> str:
+    """A drop-in that adds them to the root. The initrd needs none: it has the drivers of disks."""
+    lines = ["[Match]", "Profiles=appliance", "[Content]", "Packages="]
+    return "\n".join([*lines, *(f"  {name}" for name in sorted(packages)), ""])
+
+
+def _sources(tools: ToolsTree, ingredients: Ingredients) -> str:
     """The mirror of the tools tree; mkosi's own default takes in debug packages too."""
-    return "\n".join(source.as_deb822() for source in apt.one_line(tools.sources()))
+    more = (_FIRMWARE,) if ingredients.firmware else ()
+    found = apt.one_line(tools.sources())
+    return "\n".join(
+        replace(each, components=(*each.components, *more)).as_deb822() for each in found
+    )

@@ -327,7 +327,7 @@ class Expectation:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A whole site. `digest` is what `sha256sum` prints for the site file; `warnings` are for who
-    wrote it.
+    wrote it; `firmware` are Debian's packages of it, for real machines.
     """
 
     site: str
@@ -347,6 +347,7 @@ class Plan:
     warnings: tuple[Problem, ...] = ()
     sets: tuple[AddressSet, ...] = ()
     servers: Servers = Servers()
+    firmware: tuple[str, ...] = ()
 
     def node(self, name: str) -> Node:
         """The node of that name; KeyError when there is none."""

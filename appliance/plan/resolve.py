@@ -62,6 +62,7 @@ def resolve(site: Site, faults: Faults, digest: str) -> Plan:
         warnings=faults.warnings(),
         sets=filtering.sets(),
         servers=servers(site, networks, faults),
+        firmware=_firmware(site, faults),
     )
 
 
@@ -81,6 +82,14 @@ def _nodes(site: Site, faults: Faults) -> tuple[Node, ...]:
         what = f"{count} nodes: a site has one, or two that make a pair"
         faults.add(("nodes",), what, key=True)
     return tuple(Node(name, stated.priority) for name, stated in site.nodes.items())
+
+
+def _firmware(site: Site, faults: Faults) -> tuple[str, ...]:
+    stated = site.hardware.firmware
+    for i, name in enumerate(stated):
+        if name in stated[:i]:
+            faults.add(("hardware", "firmware", i), f"{quote(name)} is given twice")
+    return stated
 
 
 def _log(site: Site) -> DropLog:

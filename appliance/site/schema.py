@@ -157,6 +157,12 @@ class Management(Closed):
     dns: Maybe[Some[Host]] = None
 
 
+class Hardware(Closed):
+    """What real machines need to run."""
+
+    firmware: Many[v.Firmware] = ()
+
+
 class Expect(Closed):
     """One packet, and what must become of it."""
 
@@ -184,6 +190,7 @@ class Site(Closed):
     virtual_services: Annotated[dict[v.ServiceName, VirtualService], BlankMapping] = {}
     nat: Annotated[tuple[Nat, ...], BlankList] = ()
     management: Management = Management()
+    hardware: Hardware = Hardware()
     expect: Annotated[tuple[Expect, ...], BlankList] = ()
 
 

@@ -78,6 +78,13 @@ def _interface_name(text: str) -> str:
     return text
 
 
+def _firmware(text: str) -> str:
+    if not re.fullmatch(r"firmware-[a-z0-9][a-z0-9.+-]*|(amd64|intel)-microcode", text):
+        hint = "as Debian names them: firmware-bnx2x, intel-microcode"
+        raise refuse(f"{quote(text)} is no firmware package", hint)
+    return text
+
+
 SiteName = Annotated[str, scalar("a site name", _label("site name", 32))]
 NodeName = Annotated[str, scalar("a node name", _label("node name", 63))]
 NetworkName = Annotated[str, scalar("a network name", _name("network name"))]
@@ -85,6 +92,7 @@ ServiceName = Annotated[str, scalar("a service name", _name("service name"))]
 SetName = Annotated[str, scalar("a set name", _name("set name"))]
 InterfaceName = Annotated[str, scalar("an interface name", _interface_name)]
 Word = Annotated[str, scalar("a name", str)]
+Firmware = Annotated[str, scalar("a firmware package", _firmware)]
 
 
 # Services

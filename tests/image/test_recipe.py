@@ -116,6 +116,19 @@ def test_a_setting_that_mkosi_does_not_know_is_an_error(copied, tools_tree, line
         gathered.summary(["initrd"])
 
 
+@pytest.mark.parametrize("hardware", Hardware)
+def test_real_machines_get_the_firmware_of_the_site(tools_tree, hardware: Hardware) -> None:
+    """With the part of Debian's archive that it lies in; virtual ones are what they are without."""
+    what = ingredients(hardware, ("firmware-bnx2x",))
+    with recipe(tools_tree, what) as gathered:
+        (image,) = json.loads(gathered.summary(["appliance", hardware]))["Images"]
+        sources = (gathered.apt / "sources.list.d/mkosi.sources").read_text()
+    real = hardware is Hardware.METAL
+    assert ("firmware-bnx2x" in image["Packages"]) is real
+    assert ("Components: main non-free-firmware\n" in sources) is real
+    assert (key(tools_tree, what) != key(tools_tree, ingredients(hardware))) is real
+
+
 def test_no_two_overlays_of_an_image_have_the_same_file() -> None:
     overlays = [CLONE / "overlays" / name for name in ("common", "node")]
     first, second = (

@@ -427,3 +427,10 @@ def test_a_byte_order_mark_and_other_line_ends_do_no_harm(tmp_path: Path) -> Non
     path = tmp_path / "site.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + ONE.replace("\n", "\r\n").encode())
     assert load(path).site == "one"
+
+
+def test_firmware_is_for_real_machines_and_stays_in_its_order(tmp_path: Path) -> None:
+    text = (EXAMPLES / "testcase.yaml").read_text()
+    file = tmp_path / "site.yaml"
+    file.write_text(f"{text}\nhardware: {{firmware: [intel-microcode, firmware-bnx2x]}}\n")
+    assert load(file).firmware == ("intel-microcode", "firmware-bnx2x")
