@@ -87,7 +87,8 @@ def fit(path: Path) -> Disk | None:
 
     Raises ToolError when it may not.
     """
-    if path.exists() or path.is_symlink():
+    # A name below /dev that is not there is a mistake, and no wish for a file in memory.
+    if path.exists() or path.is_symlink() or path.absolute().is_relative_to("/dev"):
         try:
             return disks.fit(disks.number(path), disk.DISK)
         except UnfitError as unfit:

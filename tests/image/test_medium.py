@@ -98,6 +98,13 @@ def test_a_file_that_is_there_is_not_overwritten(built, tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "of value"
 
 
+def test_a_disk_that_is_not_there_is_no_new_file(built) -> None:
+    assert "/dev/nosuchdisk: No such file" in install(
+        built, Path("/dev/nosuchdisk"), "--node", "fw1"
+    )
+    assert not Path("/dev/nosuchdisk").exists()
+
+
 def test_without_a_yes_nothing_is_written(built, tmp_path: Path, monkeypatch) -> None:
     """To a disk; the new file stands for one."""
     monkeypatch.setattr(medium, "fit", lambda path: Disk("sda", 4 << 30, "Fast Disk"))

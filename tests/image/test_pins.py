@@ -8,15 +8,18 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from appliance import image
+from appliance.cli import app
 from appliance.errors import ToolError
 from appliance.image.base import Hardware, base, ingredients
+from appliance.image.manifest import sha256
 from appliance.image.pins import Mirror, Pins, read
 from appliance.image.recipe import recipe
 from appliance.render.site import render
 
-from .test_compose import hashes
+from .test_compose import TESTCASE, hashes
 
 OLD, NEW = "1:1.0-1+deb13u1", "1:1.0-2"
 
@@ -106,6 +109,14 @@ def test_pins_are_another_image_and_mkosi_gets_them(tools_tree) -> None:
 def test_a_base_that_has_just_these_packages_is_taken_from_the_cache(vm_base, tools_tree) -> None:
     same = Pins("vm", vm_base.facts().packages)
     assert base(Hardware.VM, tools_tree, pins=same) == vm_base
+
+
+def test_the_command_takes_formats_and_packages(built, tmp_path: Path) -> None:
+    how = ["--format", "qcow2", "--format", "vhdx", "--packages-from", str(built.manifest)]
+    argv = ["build", str(TESTCASE), "-o", str(tmp_path), "--version", "7", *how]
+    assert CliRunner().invoke(app, argv).exit_code == 0
+    assert {path.suffix for path in tmp_path.iterdir()} >= {".raw", ".qcow2", ".vhdx"}
+    assert sha256(tmp_path / built.raw.name) == built.sha256
 
 
 def test_packages_of_other_hardware_are_refused(tools_tree) -> None:
