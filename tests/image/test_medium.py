@@ -20,7 +20,6 @@ from appliance.node.disks import Disk
 from appliance.node.orders import Order
 
 from .conftest import CLONE
-from .test_compose import partition_table
 
 MIB = 1 << 20
 
@@ -39,9 +38,9 @@ def test_it_is_the_image_with_the_name_of_its_node(built, inside, tmp_path: Path
     to = tmp_path / "fw2.raw"
     assert install(built, to, "--node", "fw2") == ""
     assert on_boot_partition(inside, to, orders.NODE) == "fw2\n"
-    assert partition_table(inside, to) == partition_table(inside, built.raw)
     behind = MIB + disk.ESP
     with to.open("rb") as one, built.raw.open("rb") as other:
+        assert one.read(MIB) == other.read(MIB)
         one.seek(behind)
         other.seek(behind)
         assert one.read() == other.read()

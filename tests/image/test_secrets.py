@@ -24,6 +24,8 @@ SECRET = re.compile(
     re.MULTILINE,
 )
 OTHERS = 0o077
+# Keys that everybody has, for its self-test.
+PUBLISHED = "usr/lib/*/libgnutls.so.*"
 SAMPLES = {
     "key": "-----BEGIN OPENSSH PRIVATE KEY-----\n"
     + "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ" * 2,
@@ -55,7 +57,8 @@ def test_the_root_has_none(vm_base, inside, tmp_path: Path) -> None:
     root = tmp_path / "root"
     inside("unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-dest", root, vm_base.root)
     assert (root / "usr/bin/ssh-keygen").is_file()
-    assert list(exposed(root)) == []
+    found = list(exposed(root))
+    assert found == [path for path in root.glob(PUBLISHED) if not path.is_symlink()]
     shutil.rmtree(root)
 
 
