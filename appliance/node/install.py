@@ -39,6 +39,9 @@ class Part:
     read_only: bool = True
 
 
+# What makes the table anew; whoever runs it names the folder of definitions, and the disk.
+REPART = ("systemd-repart", "--empty=force", "--dry-run=no", "--seed=random", "--discard=no")
+
 # In their order on the disk.
 PARTS = (Part("esp", "esp", read_only=False), Part("root", "root_"), Part("root-verity", "verity_"))
 
@@ -100,14 +103,16 @@ def running_image() -> list[Path]:
     return found
 
 
-def definition(part: Part, source: Path) -> str:
-    """The partition in the language of repart.d(5): a copy, as large as its original."""
-    folder = _folder(source)
-    size = int(_said(folder / "size")) * disks.UNIT
-    lines = [f"Type={part.kind}", f"Label={_name(folder)}", f"CopyBlocks={source}"]
+def definition(part: Part, source: Path, label: str, size: int, identity: str) -> str:
+    """The partition in the language of repart.d(5): a copy, as large as its original (bytes).
+
+    systemd-veritysetup-generator(8) finds what is read only by its identity; a boot partition has
+    no need to be the same as another disk's.
+    """
+    lines = [f"Type={part.kind}", f"Label={label}", f"CopyBlocks={source}"]
     lines += [f"SizeMinBytes={size}", f"SizeMaxBytes={size}"]
-    if part.read_only:  # systemd-veritysetup-generator(8) finds it by its identity
-        lines += [f"UUID={_identity(source)}", "ReadOnly=yes"]
+    if part.read_only:
+        lines += [f"UUID={identity}", "ReadOnly=yes"]
     return "\n".join(["[Partition]", *lines, ""])
 
 
@@ -129,13 +134,11 @@ def address(boot: Path, order: Order, version: str) -> None:
 
 def _partition(work: Path, running: list[Path], name: str) -> None:
     for number, (part, source) in enumerate(zip(PARTS, running, strict=True)):
-        (work / f"{number}.conf").write_text(definition(part, source))
-    _run(
-        "systemd-repart",
-        *("--empty=force", "--dry-run=no", "--seed=random", "--discard=no"),
-        f"--definitions={work}",
-        f"/dev/{name}",
-    )
+        folder = _folder(source)
+        size = int(_said(folder / "size")) * disks.UNIT
+        text = definition(part, source, _name(folder), size, _identity(source))
+        (work / f"{number}.conf").write_text(text)
+    _run(*REPART, f"--definitions={work}", f"/dev/{name}")
     _run("udevadm", "settle")
 
 

@@ -20,6 +20,7 @@ from appliance.node.disks import Disk
 from appliance.node.orders import Order
 
 from .conftest import CLONE
+from .test_compose import partition_table
 
 MIB = 1 << 20
 
@@ -44,17 +45,9 @@ def test_it_is_the_image_with_the_name_of_its_node(built, inside, tmp_path: Path
         one.seek(behind)
         other.seek(behind)
         assert one.read() == other.read()
-    inside("fsck.vfat", "-n", boot_partition(to, tmp_path))
+    inside("fsck.vfat", "-n", cut(to, MIB, disk.ESP, tmp_path / "esp"))
     listed = inside("mdir", "-/", "-b", "-i", f"{to}@@1M", "::/").split()
     assert "::/EFI/Linux/testcase_7+3.efi" in listed
-
-
-def boot_partition(raw: Path, folder: Path) -> Path:
-    part = folder / "esp"
-    with raw.open("rb") as file:
-        file.seek(MIB)
-        part.write_bytes(file.read(disk.ESP))
-    return part
 
 
 def test_the_same_call_writes_the_same_bytes(built, tmp_path: Path) -> None:
@@ -161,6 +154,38 @@ def test_what_is_copied_on_a_node_fits_a_disk_as_large_as_the_image() -> None:
     parts = disk.partitions("7", "0" * 64)
     named = zip(on_node.PARTS, parts, strict=True)
     assert all(partition.label.startswith(part.name) for part, partition in named)
+
+
+def test_what_a_node_copies_is_slot_a_as_the_image_has_it(
+    built, inside, vm_base, tmp_path: Path
+) -> None:
+    """With files for partitions and disk. The new disk is larger, and used before."""
+    (tmp_path / "definitions").mkdir()
+    parts = disk.partitions("7", vm_base.facts().root_hash)
+    for number, (part, own) in enumerate(zip(on_node.PARTS, parts, strict=True)):
+        source = cut(built.raw, own.start, own.size, tmp_path / f"source{number}")
+        text = on_node.definition(part, source, own.label, own.size, str(own.id))
+        (tmp_path / f"definitions/{number}.conf").write_text(text)
+    to = tmp_path / "new"
+    shutil.copy(built.raw, to)
+    with to.open("r+b") as file:
+        file.truncate(2 * disk.DISK)
+    inside(*on_node.REPART, f"--definitions={tmp_path}/definitions", to)
+    told = [("name", "type", "size", "start", "attrs"), ("uuid",)]
+    here, there = (partition_table(inside, raw) for raw in (to, built.raw))
+    for fields, first in zip(told, (0, 1), strict=True):
+        for one, other in zip(here[first:], there[first:], strict=True):
+            assert [one.get(f) for f in fields] == [other.get(f) for f in fields]
+    for number, own in enumerate(parts):
+        copy = cut(to, own.start, own.size, tmp_path / f"copy{number}")
+        assert sha256(copy) == sha256(tmp_path / f"source{number}")
+
+
+def cut(raw: Path, start: int, size: int, into: Path) -> Path:
+    with raw.open("rb") as file:
+        file.seek(start)
+        into.write_bytes(file.read(size))
+    return into
 
 
 def test_a_copied_boot_partition_is_that_of_the_new_node(tmp_path: Path) -> None:
