@@ -97,4 +97,5 @@ def test_an_order_to_install_makes_it_no_router(tools_tree, initrd: Path) -> Non
     target = os.readlink(units / "default.target")
     assert target == "/usr/lib/systemd/system/appliance-install.target"
     assert (CLONE / "overlays/node" / target.removeprefix("/")).is_file()
-    assert os.readlink(units / "systemd-bless-boot.service") == "/dev/null"
+    for masked in ("nftables", "systemd-bless-boot"):
+        assert os.readlink(units / f"{masked}.service") == "/dev/null"
