@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from appliance import image
 from appliance.cli import app
 from appliance.errors import ToolError
 from appliance.image.base import Hardware, base, ingredients
 from appliance.image.manifest import sha256
 from appliance.image.pins import Mirror, Pins, read
 from appliance.image.recipe import recipe
-from appliance.render.site import render
 
-from .test_compose import TESTCASE, hashes
+from .test_compose import TESTCASE
 
 OLD, NEW = "1:1.0-1+deb13u1", "1:1.0-2"
 
@@ -132,39 +128,3 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
         read(file)
     with pytest.raises(ToolError, match="No such file"):
         read(tmp_path / "missing.json")
-
-
-@pytest.mark.long
-def test_a_pinned_image_is_the_same_bytes(built, plan, tmp_path: Path) -> None:
-    """By a base that is made anew for these pins."""
-    again = tmp_path / "again"
-    how = {"version": "7", "pins": read(built.manifest), "fresh": True}
-    image.build(plan, render(plan), again, **how)
-    assert hashes(again) == hashes(built.raw.parent)
-
-
-@pytest.mark.long
-def test_older_versions_are_taken(built, plan, tools_tree, tmp_path: Path) -> None:
-    """Of something that Debian has updated since its release."""
-    manifest = json.loads(built.manifest.read_text())
-    manifest["packages"] |= before_an_update(manifest["packages"], tools_tree, tmp_path / "work")
-    file = tmp_path / "manifest.json"
-    file.write_text(json.dumps(manifest))
-    made = image.build(plan, render(plan), tmp_path / "out", version="7", pins=read(file))
-    assert json.loads(made.manifest.read_text())["packages"] == manifest["packages"]
-    assert made.sha256 != built.sha256
-
-
-def before_an_update(packages: dict[str, str], tools_tree, work: Path) -> dict[str, str]:
-    """Packages of one source, which want to be of one version, in an older one that is to be had.
-
-    Not the kernel's: their names have the version in them.
-    """
-    work.mkdir()
-    with recipe(tools_tree, ingredients(Hardware.VM)) as gathered:
-        there = Mirror(gathered.apt, work, tools_tree).versions(packages)
-    older: defaultdict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    for name, versions in there.items():
-        for other in versions - {packages[name]}:
-            older[packages[name], other][name] = other
-    return next(found for found in older.values() if not any("linux" in name for name in found))
