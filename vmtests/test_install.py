@@ -51,9 +51,11 @@ def test_a_medium_installs_a_router_that_knows_its_name(
     router = metal.machine("router", target)
     router.start(fresh_disk=True)
     router.wait_control(WITHIN)
-    router.wait_until("systemctl is-active --quiet boot-complete.target", WITHIN)
+    router.wait_until("/usr/lib/systemd/systemd-bless-boot status | grep -qx good", WITHIN)
     assert router.succeed("hostname").strip() == "fw2"
-    files = router.succeed("cd /efi && find EFI/Linux loader/credentials -type f").split()
+    files = router.succeed(
+        'cd "$(bootctl -p)" && find EFI/Linux loader/credentials -type f'
+    ).split()
     assert sorted(files) == ["EFI/Linux/metal_1.efi", "loader/credentials/appliance-node.cred"]
     named = "for each in /dev/vda?; do blkid -p -o value -s PART_ENTRY_NAME $each; done"
     names = router.succeed(named).split()

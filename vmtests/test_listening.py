@@ -46,9 +46,9 @@ def opened(plan: Plan, network: Network, target: Address) -> set[int]:
 
 def listening(pair: Lab) -> set[str]:
     """The ports of every socket of both nodes, as ranges."""
-    asked = "ss -Htuan | awk '{print $5}'"
-    lines = {line for node in pair.nodes.values() for line in node.succeed(asked).splitlines()}
-    return {f"{port}-{port}" for line in lines if (port := line.rpartition(":")[2]) != "*"}
+    told = [node.succeed("ss -Htuan").splitlines() for node in pair.nodes.values()]
+    local = {line.split()[4] for lines in told for line in lines}
+    return {f"{port}-{port}" for each in local if (port := each.rpartition(":")[2]) != "*"}
 
 
 @contextmanager

@@ -74,7 +74,8 @@ def install(order: Order, name: str) -> None:
     """Do it, on a disk that is fit."""
     os.close(os.open(f"/dev/{name}", os.O_RDWR | os.O_EXCL))  # fails where the kernel uses it
     # Mounted, the boot partition changes by itself: a mark in it says that it is mounted.
-    subprocess.run(["umount", "--quiet", "/efi"], capture_output=True, check=False)
+    for place in ("/efi", "/boot"):
+        subprocess.run(["umount", "--quiet", place], capture_output=True, check=False)
     os.sync()
     running = running_image()
     with tempfile.TemporaryDirectory(prefix="appliance-install.") as work:
