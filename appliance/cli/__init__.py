@@ -1,5 +1,5 @@
-"""The command line: `appliance check | render | explain | build | lab`, and for a site that runs
-`status | handover | sessions | drain | undrain`.
+"""The command line: `appliance check | render | explain | keygen | build | lab`, and for a site
+that runs `status | handover | sessions | drain | undrain`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from appliance.cli.check import check
 from appliance.cli.drain import drain, undrain
 from appliance.cli.explain import explain
 from appliance.cli.handover import handover
+from appliance.cli.keygen import keygen
 from appliance.cli.lab import lab
 from appliance.cli.render import render
 from appliance.cli.sessions import sessions
@@ -62,6 +63,7 @@ def _root(
 app.command()(check)
 app.command()(render)
 app.command()(explain)
+app.command()(keygen)
 app.command()(build)
 app.add_typer(lab, name="lab")
 app.command()(status)

@@ -14,6 +14,7 @@ from rich.table import Table
 from appliance.cli.reading import read
 from appliance.image import Built, Hardware
 from appliance.image import build as build_image
+from appliance.image import keys as image_keys
 from appliance.render.site import render
 
 
@@ -26,6 +27,11 @@ def build(
     version: Annotated[
         str, typer.Option(help="Its version, which later updates are compared with.")
     ] = "1",
+    *,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Sign with the keys in this folder (appliance keygen makes them)."),
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Build the base image anew as well.")
     ] = False,
@@ -34,10 +40,12 @@ def build(
 
     The first build makes a base image and keeps it in the cache; after that, a changed site takes
     seconds. In the folder: the raw disk, the same compressed, the payload of an update with its
-    checksums, and manifest.json. The same input gives the same bytes.
+    checksums, and manifest.json. The same input gives the same bytes. Without --keys the image
+    boots where the firmware asks for no signature, and its nodes take no update.
     """
     plan = read(site)
-    built = build_image(plan, render(plan), output, hardware, version, fresh=no_cache)
+    by = image_keys.load(keys) if keys else None
+    built = build_image(plan, render(plan), output, hardware, version, keys=by, fresh=no_cache)
     Console(stderr=True).print(_summary(built))
     typer.echo(built.raw)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from appliance import store, tools
 from appliance.image.base import Hardware, base
 from appliance.image.compose import Job, check_version, compose
+from appliance.image.keys import Keys
 from appliance.image.manifest import NAME
 from appliance.image.peers import Peers, peers_image
 from appliance.plan.model import Plan
@@ -15,7 +16,7 @@ from appliance.progress import step
 from appliance.render.tree import FileTree
 from appliance.verify import verify
 
-__all__ = ["Built", "Hardware", "Peers", "build", "peers_image"]
+__all__ = ["Built", "Hardware", "Keys", "Peers", "build", "peers_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,11 @@ def build(
     hardware: Hardware = Hardware.VM,
     version: str = "1",
     *,
+    keys: Keys | None = None,
     fresh: bool = False,
 ) -> Built:
     """Make the image of a site in the folder `out`; `fresh` builds the base anew, cached or not.
+    With `keys` all of it is signed, and its nodes take updates that are signed with the same.
 
     Whatever goes wrong, and whenever it is interrupted, what `out` held before is still there.
     """
@@ -46,7 +49,7 @@ def build(
     tree_of_tools = tools.ensure()
     with step("Asking the programs about their files"):
         verify(tree, tree_of_tools)
-    job = Job(plan, tree, base(hardware, tree_of_tools, fresh=fresh), hardware, version)
+    job = Job(plan, tree, base(hardware, tree_of_tools, fresh=fresh), hardware, version, keys)
     out = out.absolute()
     with step(f"Composing {job.name}"), store.workspace(out) as work:
         digest = compose(job, work / "new", tree_of_tools)

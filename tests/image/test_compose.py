@@ -15,6 +15,7 @@ from appliance import image
 from appliance.errors import ToolError
 from appliance.image import disk
 from appliance.image.manifest import sha256
+from appliance.node.payload import DESCRIPTION, SUMS, describe
 from appliance.render.site import render
 
 MIB = 1 << 20
@@ -141,6 +142,22 @@ def test_the_update_has_checksums_and_unpacks_to_the_partitions(inside, built, v
             check=True,
         )
         assert unpacked.stdout == part.read_bytes()
+
+
+def test_the_update_says_what_it_is(built, plan, vm_base) -> None:
+    told = describe((built.payload / DESCRIPTION).read_text())
+    assert (told.site, told.version, told.hardware) == ("testcase", "7", "vm")
+    assert told.digest == plan.digest
+    assert (told.root, told.verity) == (
+        vm_base.root.stat().st_size,
+        vm_base.verity.stat().st_size,
+    )
+    assert told.files == {
+        path.name: path.stat().st_size
+        for path in built.payload.iterdir()
+        if path.name not in (DESCRIPTION, SUMS)
+    }
+    assert told.kernel in told.files
 
 
 def test_unpacked_the_compressed_disk_is_the_disk(inside, built, tmp_path: Path) -> None:

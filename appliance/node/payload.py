@@ -1,0 +1,196 @@
+"""A payload on its way in: the files of an update, taken in only if all of it is as it was signed.
+
+It comes as a tar stream whose first three files say what the rest is, so that what is not for this
+node is refused before the rest of it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from errno import ENOSPC
+from pathlib import Path
+from typing import IO, Any
+
+# By the names that systemd-pull knows (org.freedesktop.import1(5)).
+SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.gpg"
+DESCRIPTION = "payload.json"
+FIRST = (SUMS, SIGNATURE, DESCRIPTION)
+
+KEYRING = Path("/etc/systemd/import-pubring.gpg")
+
+_SMALL = 1 << 16  # bytes; each of the first three is far smaller
+_CHUNK = 1 << 20
+_LINE = re.compile(r"([0-9a-f]{64})  ([\w.~^-]+)")
+
+
+class RefusedError(Exception):
+    """The update is not for this node, or not whole; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a payload is: for which site and hardware, and how many bytes each part has.
+
+    `root` and `verity` are what they take in their slot, `files` the payload's files as they come.
+    """
+
+    site: str
+    digest: str
+    version: str
+    hardware: str
+    root: int
+    verity: int
+    files: Mapping[str, int]
+
+    @property
+    def kernel(self) -> str:
+        """The name of the unified kernel image."""
+        return f"{self.site}_{self.version}.efi"
+
+
+def describe(text: str) -> Description:
+    """What DESCRIPTION says; RefusedError when it is of another form."""
+    try:
+        told: dict[str, Any] = json.loads(text)
+        return Description(**{name: told[name] for name in Description.__slots__})
+    except (ValueError, KeyError, TypeError) as error:
+        raise RefusedError(f"{DESCRIPTION} is not understood: {error!r}") from error
+
+
+def checksums(text: str) -> dict[str, str]:
+    """The files that SUMS names, and their SHA-256; RefusedError when it is of another form."""
+    found = [_LINE.fullmatch(line) for line in text.splitlines()]
+    if not all(found):
+        raise RefusedError(f"{SUMS} is not understood")
+    return {line[2]: line[1] for line in found if line}
+
+
+def receive(
+    stream: IO[bytes],
+    folder: Path,
+    judge: Callable[[Description], None],
+    *,
+    keyring: Path = KEYRING,
+    whole: bool = True,
+) -> Description:
+    """Take the payload from a tar stream into the empty `folder`; only the first files unless it is
+    to be `whole`. RefusedError as `judge` says, or when anything is not as it was signed.
+    """
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            members = _members(tar)
+            for name in FIRST:
+                _take_first(members, folder, name)
+            sums = verify(folder, keyring)
+            description = describe((folder / DESCRIPTION).read_text())
+            judge(description)
+            if whole:
+                _take_rest(members, folder, sums, description)
+    except tarfile.TarError as error:
+        raise RefusedError("truncated: it ended before it was whole") from error
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        raise RefusedError(f"the disk is full: no room in {folder}") from error
+    return description
+
+
+def verify(folder: Path, keyring: Path = KEYRING) -> dict[str, str]:
+    """The checksums, if they are signed by a key of the keyring and DESCRIPTION is as they say."""
+    check_signature(folder, keyring)
+    sums = checksums((folder / SUMS).read_text())
+    if _sha256(folder / DESCRIPTION) != sums.get(DESCRIPTION):
+        raise RefusedError(f"altered: {DESCRIPTION} is not what was signed")
+    return sums
+
+
+def check_signature(folder: Path, keyring: Path = KEYRING) -> None:
+    """RefusedError unless a key of the keyring has signed SUMS: asked as systemd-pull asks."""
+    if not keyring.is_file():
+        raise RefusedError("this image was built without keys: it takes no update")
+    with tempfile.TemporaryDirectory() as home:
+        argv = ["gpg", "--no-options", "--no-default-keyring", "--no-auto-key-locate"]
+        argv += ["--no-auto-check-trustdb", "--batch", "--trust-model=always", "--status-fd=1"]
+        argv += [f"--homedir={home}", f"--keyring={keyring}"]
+        argv += ["--verify", str(folder / SIGNATURE), str(folder / SUMS)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    said = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("[GNUPG:] ")}
+    if done.returncode or "VALIDSIG" not in said:
+        raise RefusedError(_why(said, done.stderr))
+
+
+def _why(said: set[str], errors: str) -> str:
+    if "BADSIG" in said:
+        return f"altered: {SUMS} is not what was signed"
+    if "NO_PUBKEY" in said:
+        return "signed by another key than those of this image"
+    last = errors.strip().splitlines()[-1:]
+    return f"not signed: {last[0] if last else 'gpg says nothing'}"
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Name, size and content of each file, in their order; no name leads out of a folder."""
+    for member in tar:
+        content = tar.extractfile(member) if member.isreg() else None
+        if content is None or "/" in member.name:
+            raise RefusedError(f"{member.name!r} is no part of a payload")
+        yield member.name, member.size, content
+
+
+def _take_first(members: Iterator[tuple[str, int, IO[bytes]]], folder: Path, wanted: str) -> None:
+    name, size, content = next(members, ("", 0, None))
+    if name != wanted or content is None:
+        raise RefusedError("not signed" if wanted == SIGNATURE else f"it has no {wanted}")
+    if size > _SMALL:
+        raise RefusedError(f"{name} has {size} bytes: that is no payload")
+    (folder / name).write_bytes(content.read())
+
+
+def _take_rest(
+    members: Iterator[tuple[str, int, IO[bytes]]],
+    folder: Path,
+    sums: Mapping[str, str],
+    description: Description,
+) -> None:
+    missing = sums.keys() - {DESCRIPTION}
+    for name, size, content in members:
+        if name not in missing:
+            raise RefusedError(f"{name} is no part of this payload")
+        missing = missing - {name}
+        wanted = description.files.get(name)
+        if wanted is not None and size < wanted:
+            raise RefusedError(f"truncated: {name} has {size} of {wanted} bytes")
+        if _write(content, folder / name) != sums[name]:
+            raise RefusedError(f"altered: {name} is not what was signed")
+    if missing:
+        raise RefusedError(f"truncated: {', '.join(sorted(missing))} missing")
+
+
+def _write(content: IO[bytes], path: Path) -> str:
+    """Copy the file; its SHA-256 as hex."""
+    digest = hashlib.sha256()
+    with path.open("wb") as out:
+        while chunk := content.read(_CHUNK):
+            digest.update(chunk)
+            out.write(chunk)
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def emptied(folder: Path) -> Path:
+    """The folder, new and empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
