@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.node import balancing, identity, report, statefile
+from appliance.node import balancing, busy, identity, report, statefile
 from appliance.node import config as configuration
 from appliance.node.alarms import Alarms
 from appliance.node.arbiter import OBEY_S
@@ -281,6 +281,7 @@ class Agent:
             wants=self.tables.wants,
             **(self.balancer.words() if self.balancer else {}),
             alarms=self.alarms,
+            busy=busy.read(self.config.busy),
         )
 
     def _write(self) -> None:

@@ -11,8 +11,13 @@ from typing import Any
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
     """Replace the file in one step: a reader sees the old state or the new one, never a part."""
+    replace(path, json.dumps(state, indent=1) + "\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """The same with any text."""
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(json.dumps(state, indent=1) + "\n")
+    fresh.write_text(text)
     os.replace(fresh, path)
 
 
