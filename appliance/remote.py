@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from appliance.errors import ToolError
 from appliance.plan.model import Address, Plan
@@ -45,7 +45,7 @@ class Remote:
     def run(
         self,
         *command: str,
-        stdin: str | None = None,
+        stdin: str | IO[bytes] | None = None,
         timeout: float = ANSWER_S,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
@@ -64,9 +64,9 @@ class Remote:
             raise ToolError(f"{self.name}: {command[0]}: {words}")
         return done
 
-    def ask(self, *command: str, timeout: float = ANSWER_S) -> Any:
+    def ask(self, *command: str, stdin: IO[bytes] | None = None, timeout: float = ANSWER_S) -> Any:
         """The JSON that a command prints, whether or not it is content; errors as `run` has."""
-        done = self.run(*command, timeout=timeout, check=False)
+        done = self.run(*command, stdin=stdin, timeout=timeout, check=False)
         try:
             return json.loads(done.stdout)
         except ValueError as error:

@@ -1,5 +1,5 @@
 """The command line: `appliance check | render | explain | keygen | build | lab`, and for a site
-that runs `status | handover | sessions | drain | undrain`.
+that runs `status | handover | sessions | drain | undrain | upgrade`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from appliance.cli.lab import lab
 from appliance.cli.render import render
 from appliance.cli.sessions import sessions
 from appliance.cli.status import status
+from appliance.cli.upgrade import upgrade
 from appliance.errors import SiteError, ToolError
 from appliance.run import show_commands
 
@@ -71,6 +72,7 @@ app.command()(handover)
 app.command()(sessions)
 app.command()(drain)
 app.command()(undrain)
+app.command()(upgrade)
 
 
 def main() -> None:
