@@ -111,7 +111,8 @@ def _unified_kernel(job: Job, uki: Path, scratch: Path, tools: ToolsTree) -> Non
     facts = job.base.facts()
     build = ["ukify", "build", f"--stub={job.base.stub}", f"--linux={job.base.kernel}"]
     build += [f"--initrd={job.base.initrd}", f"--initrd={site}", f"--uname={facts.kernel}"]
-    build += [f"--cmdline={facts.cmdline}", f"--os-release=@{release}", f"--output={uki}"]
+    arguments = f"{facts.cmdline} {disk.root_arguments(job.version, facts.root_hash)}"
+    build += [f"--cmdline={arguments}", f"--os-release=@{release}", f"--output={uki}"]
     run(tools.inside(build))
     _sign(job, uki, uki, tools)
     uki.chmod(0o644)
@@ -140,7 +141,7 @@ def _boot_files(job: Job, uki: Path, scratch: Path, tools: ToolsTree) -> dict[Pu
 
 def _payload(job: Job, update: Path, tools: ToolsTree) -> None:
     """Add the partitions to the update's folder, by the names that systemd-sysupdate looks for."""
-    ids = disk.root_ids(job.base.facts().root_hash)
+    ids = disk.root_ids(job.version, job.base.facts().root_hash)
     for part, identity in zip((job.base.root, job.base.verity), ids, strict=True):
         shutil.copyfile(f"{part}.xz", update / f"{job.name}.{part.stem}.{identity}.raw.xz")
     (update / DESCRIPTION).write_text(_description(job, update))

@@ -134,16 +134,16 @@ def boot_state() -> Boot:
 
 
 def slots(cmdline: str) -> tuple[Slot, ...]:
-    """The disk's slots in their order; the running one is known by the hash of its root."""
-    found = re.search(r"\broothash=([0-9a-f]+)", cmdline)
+    """The disk's slots in their order; the kernel's arguments name the running one."""
+    found = re.search(r"\bsystemd\.verity_root_data=PARTUUID=(\S+)", cmdline)
     told = _output("lsblk", "--json", "--bytes", "--output", "PARTN,PARTTYPE,PARTUUID,SIZE")
     listed = json.loads(told or "{}").get("blockdevices", [])
     parts = sorted((each for each in listed if each["partn"]), key=lambda each: each["partn"])
     roots = [each for each in parts if each["parttype"] == ROOT_TYPE]
     trees = [each for each in parts if each["parttype"] == VERITY_TYPE]
-    here = found[1][:32] if found else None
+    here = found[1] if found else None
     return tuple(
-        Slot(name, root["size"], tree["size"], root["partuuid"].replace("-", "") == here)
+        Slot(name, root["size"], tree["size"], root["partuuid"] == here)
         for name, root, tree in zip("ab", roots, trees, strict=False)
     )
 

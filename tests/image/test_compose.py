@@ -48,8 +48,15 @@ def test_the_disk_has_the_boot_partition_and_slot_a(inside, built, vm_base) -> N
         256 * MIB,
         8 * MIB,
     ]
-    ids = (root["uuid"] + verity["uuid"]).replace("-", "").lower()
-    assert ids == vm_base.facts().root_hash
+    ids = disk.root_ids("7", vm_base.facts().root_hash)
+    assert (root["uuid"].lower(), verity["uuid"].lower()) == tuple(map(str, ids))
+
+
+def test_versions_with_the_same_root_have_each_their_own_partitions(vm_base) -> None:
+    """Else the one that is half written could be taken for the one that is to boot."""
+    root_hash = vm_base.facts().root_hash
+    ids = [each for version in "78" for each in disk.root_ids(version, root_hash)]
+    assert len(set(ids)) == 4
 
 
 def test_the_sizes_are_those_that_the_first_boot_declares() -> None:
@@ -104,7 +111,12 @@ def test_the_root_verifies(inside, built, vm_base, tmp_path: Path) -> None:
 
 
 def test_the_kernel_knows_the_root_and_the_version(inside, built, vm_base) -> None:
-    assert f"roothash={vm_base.facts().root_hash}" in section(inside, built, "cmdline").split()
+    root_hash = vm_base.facts().root_hash
+    arguments = section(inside, built, "cmdline").split()
+    root, verity = disk.root_ids("7", root_hash)
+    assert f"roothash={root_hash}" in arguments
+    assert f"systemd.verity_root_data=PARTUUID={root}" in arguments
+    assert f"systemd.verity_root_hash=PARTUUID={verity}" in arguments
     release = tomllib.loads("\n".join(_quoted(section(inside, built, "osrel"))))
     assert (release["IMAGE_ID"], release["IMAGE_VERSION"]) == ("testcase", "7")
 

@@ -29,7 +29,7 @@ from tests.node.updates import Update, gpg, update
 
 CLONE = Path(__file__).parents[2]
 MIB = 1 << 20
-RUNNING = "11111111111111111111111111111111" + "f" * 32  # the running root's hash
+RUNNING = "11111111-1111-1111-1111-111111111111"
 
 # What systemd-sysupdate does, as far as the order of things matters; all of it goes to a log.
 SYSUPDATE = """#!/bin/sh
@@ -54,7 +54,7 @@ def partition(number: int, kind: str, uuid: str, size: int) -> dict[str, Any]:
 
 DISK = [
     {"partn": None, "parttype": None, "partuuid": None, "size": 4096 * MIB},
-    partition(2, images.ROOT_TYPE, "11111111-1111-1111-1111-111111111111", ROOT_SLOT),
+    partition(2, images.ROOT_TYPE, RUNNING, ROOT_SLOT),
     partition(3, images.VERITY_TYPE, "ffffffff-ffff-ffff-ffff-ffffffffffff", VERITY_SLOT),
     partition(4, images.ROOT_TYPE, "22222222-2222-2222-2222-222222222222", 2 * MIB),
     partition(5, images.VERITY_TYPE, "33333333-3333-3333-3333-333333333333", 1 * MIB),
@@ -86,7 +86,7 @@ class Machine:
             keyring=keys.payload_keyring,
             busy=folder / "run/busy",
             last_trial=folder / "last-trial.json",
-            cmdline=f"quiet roothash={RUNNING}",
+            cmdline=f"quiet systemd.verity_root_data=PARTUUID={RUNNING} panic=10",
         )
         self.say("lsblk", json.dumps({"blockdevices": DISK}))
         self.say("boot", Boot.CLEAN)
@@ -385,7 +385,7 @@ def image_sha(path: Path) -> str:
     return images.Image(path, "", None).sha256()
 
 
-def test_the_slots_are_told_by_the_hash_of_the_root(machine: Machine) -> None:
+def test_the_running_slot_is_the_one_in_the_kernels_arguments(machine: Machine) -> None:
     a, b = images.slots(machine.node.cmdline)
     assert (a.name, a.running, a.root, a.verity) == ("a", True, ROOT_SLOT, VERITY_SLOT)
     assert (b.name, b.running, b.root, b.verity) == ("b", False, 2 * MIB, MIB)
