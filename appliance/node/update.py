@@ -205,6 +205,7 @@ def try_it(node: Node, *, forced: bool) -> str:
         if older(new.version, node.me.version):
             images.prefer_once(new)
         _reboot()
+    busy.tell(busy.TRIAL, node.busy)
     return new.version
 
 
@@ -218,6 +219,7 @@ def back(node: Node, *, forced: bool) -> str:
         images.prefer(None)
         images.mark_bad(here.running)
         _reboot()
+    busy.tell(busy.TRIAL, node.busy)
     return old.version
 
 

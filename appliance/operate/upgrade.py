@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from appliance.errors import ToolError
-from appliance.node import facts
+from appliance.node import busy, facts
 from appliance.operate import status
 from appliance.operate.handover import Handover, hand_over
 from appliance.operate.payload import Payload
@@ -55,8 +55,14 @@ class Upgrade:
     handovers: list[Handover] = field(default_factory=list)
 
     def look(self) -> dict[str, Standing]:
-        """All nodes as they are; one that boots is waited for. ToolError when one stays silent."""
-        told = _until(self._ask, lambda _: True, _ANSWER_S, "an answer")
+        """All nodes as they are; one that boots is waited for, and one that is still at what an
+        earlier call has begun. ToolError when one stays silent.
+        """
+
+        def free(told: dict[str, Told]) -> bool:
+            return all(each["busy"] != busy.UPDATE for each in told.values())
+
+        told = _until(self._ask, free, _ANSWER_S, "an answer")
         return {name: standing(each, self.payload.kernel) for name, each in told.items()}
 
     def _ask(self) -> dict[str, Told]:

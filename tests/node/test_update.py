@@ -312,6 +312,7 @@ def test_a_trial_is_a_reboot(machine: Machine) -> None:
     machine.kernel("testcase_2+3-0.efi")
     assert command.try_it(machine.node, forced=False) == "2"
     assert machine.asked("bootctl") == ["bootctl set-default "]
+    assert busy.read(machine.node.busy) == busy.TRIAL, "until it is gone"
     assert machine.asked("systemctl") == ["systemctl reboot --no-block"]
 
 

@@ -14,6 +14,7 @@ import typer
 
 from appliance.cli.upgrade import _check_node, told
 from appliance.errors import ToolError
+from appliance.node import busy
 from appliance.node.payload import DESCRIPTION, FIRST
 from appliance.operate import upgrade as operation
 from appliance.operate.payload import Payload, read
@@ -71,6 +72,7 @@ class World:
         self.dies_at: int | None = None
         self.refuses: dict[str, str] = {}
         self.no_handover = ""
+        self.still_at: dict[str, bool] = {}
 
     def remotes(self) -> dict[str, Remote]:
         return {name: Line(name, ip_address("192.0.2.1"), world=self) for name in self.nodes}
@@ -119,6 +121,7 @@ class World:
                 "sha256": self.sha(node.other[0]),
             },
             "last_trial": node.last_trial,
+            "busy": busy.UPDATE if self.still_at.pop(node.name, None) else "",
         }
         node.decide()
         return said
@@ -315,6 +318,12 @@ def test_whenever_the_operators_machine_dies_a_second_call_goes_on(
         assert sorted(role for _, role in runs(fresh)) == ["BACKUP", "MASTER"], asks
         asks += 1
     assert asks > 15
+
+
+def test_what_an_earlier_call_has_begun_is_waited_for(world: World, plan: Plan) -> None:
+    world.still_at["fw2"] = True
+    upgrade(world, plan).run()
+    assert runs(world) == [(NEW, "BACKUP"), (NEW, "MASTER")]
 
 
 def test_one_node_alone(world: World, plan: Plan) -> None:
