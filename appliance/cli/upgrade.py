@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,11 @@ from appliance.remote import remotes
 from appliance.site import load
 
 Payload = Annotated[
-    Path, typer.Argument(metavar="PAYLOAD", help="The folder SITE_VERSION.update of a build.")
+    str,
+    typer.Argument(
+        metavar="PAYLOAD",
+        help="The folder SITE_VERSION.update of a build, or its https:// address for the nodes.",
+    ),
 ]
 Node = Annotated[
     str | None, typer.Option("--node", metavar="NODE", help="This node alone; not the active one.")

@@ -1,7 +1,7 @@
 """A payload on its way in: the files of an update, taken in only if all of it is as it was signed.
 
-It comes as a tar stream whose first three files say what the rest is, so that what is not for this
-node is refused before the rest of it is read.
+It comes as a tar stream, or is fetched by HTTPS. The first three files say what the rest is, so
+that what is not for this node is refused before the rest of it is read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from errno import ENOSPC
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 # By the names that systemd-pull knows (org.freedesktop.import1(5)).
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.gpg"
@@ -28,7 +31,12 @@ KEYRING = Path("/etc/systemd/import-pubring.gpg")
 
 _SMALL = 1 << 16  # bytes; each of the first three is far smaller
 _CHUNK = 1 << 20
+_FETCH_S = 60.0  # without a byte
 _LINE = re.compile(r"([0-9a-f]{64})  ([\w.~^-]+)")
+
+
+# Name, size in bytes and content of a file of the payload, in the order in which they come.
+Member = tuple[str, int, IO[bytes]]
 
 
 class RefusedError(Exception):
@@ -74,26 +82,24 @@ def checksums(text: str) -> dict[str, str]:
 
 
 def receive(
-    stream: IO[bytes],
+    members: Iterator[Member],
     folder: Path,
     judge: Callable[[Description], None],
     *,
     keyring: Path = KEYRING,
     whole: bool = True,
 ) -> Description:
-    """Take the payload from a tar stream into the empty `folder`; only the first files unless it is
-    to be `whole`. RefusedError as `judge` says, or when anything is not as it was signed.
+    """Take the payload (`sent`, `fetched`) into the empty `folder`; only the first files unless it
+    is to be `whole`. RefusedError as `judge` says, or when anything is not as it was signed.
     """
     try:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
-            members = _members(tar)
-            for name in FIRST:
-                _take_first(members, folder, name)
-            sums = verify(folder, keyring)
-            description = describe((folder / DESCRIPTION).read_text())
-            judge(description)
-            if whole:
-                _take_rest(members, folder, sums, description)
+        for name in FIRST:
+            _take_first(members, folder, name)
+        sums = verify(folder, keyring)
+        description = describe((folder / DESCRIPTION).read_text())
+        judge(description)
+        if whole:
+            _take_rest(members, folder, sums, description)
     except tarfile.TarError as error:
         raise RefusedError("truncated: it ended before it was whole") from error
     except OSError as error:
@@ -136,16 +142,41 @@ def _why(said: set[str], errors: str) -> str:
     return f"not signed: {last[0] if last else 'gpg says nothing'}"
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Name, size and content of each file, in their order; no name leads out of a folder."""
-    for member in tar:
-        content = tar.extractfile(member) if member.isreg() else None
-        if content is None or "/" in member.name:
-            raise RefusedError(f"{member.name!r} is no part of a payload")
-        yield member.name, member.size, content
+def sent(stream: IO[bytes]) -> Iterator[Member]:
+    """The files of a tar stream; no name leads out of a folder."""
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is None or "/" in member.name:
+                raise RefusedError(f"{member.name!r} is no part of a payload")
+            yield member.name, member.size, content
 
 
-def _take_first(members: Iterator[tuple[str, int, IO[bytes]]], folder: Path, wanted: str) -> None:
+def fetched(url: str) -> Iterator[Member]:
+    """The files below an HTTPS address, whose server has to show a certificate that this image
+    trusts. What they are is told by their signature all the same.
+    """
+    if not url.startswith("https://"):
+        raise RefusedError(f"{url} is no https:// address")
+    text = ""
+    for name in FIRST:
+        with _opened(url, name) as answer:
+            content = answer.read(_SMALL + 1)
+        text = content.decode(errors="replace") if name == SUMS else text
+        yield name, len(content), BytesIO(content)
+    for name in sorted(checksums(text).keys() - {DESCRIPTION}):
+        with _opened(url, name) as answer:
+            yield name, int(answer.headers.get("Content-Length", 0)), answer
+
+
+def _opened(url: str, name: str) -> Any:
+    try:
+        return urlopen(f"{url.rstrip('/')}/{name}", timeout=_FETCH_S)
+    except HTTPError as error:
+        raise RefusedError(f"{error.url}: {error.code} {error.reason}") from error
+
+
+def _take_first(members: Iterator[Member], folder: Path, wanted: str) -> None:
     name, size, content = next(members, ("", 0, None))
     if name != wanted or content is None:
         raise RefusedError("not signed" if wanted == SIGNATURE else f"it has no {wanted}")
@@ -155,7 +186,7 @@ def _take_first(members: Iterator[tuple[str, int, IO[bytes]]], folder: Path, wan
 
 
 def _take_rest(
-    members: Iterator[tuple[str, int, IO[bytes]]],
+    members: Iterator[Member],
     folder: Path,
     sums: Mapping[str, str],
     description: Description,
@@ -168,7 +199,10 @@ def _take_rest(
         wanted = description.files.get(name)
         if wanted is not None and size < wanted:
             raise RefusedError(f"truncated: {name} has {size} of {wanted} bytes")
-        if _write(content, folder / name) != sums[name]:
+        digest = _write(content, folder / name)
+        if (folder / name).stat().st_size < size:
+            raise RefusedError(f"truncated: {name} ended before it was whole")
+        if digest != sums[name]:
             raise RefusedError(f"altered: {name} is not what was signed")
     if missing:
         raise RefusedError(f"truncated: {', '.join(sorted(missing))} missing")

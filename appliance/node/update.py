@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from appliance.node import busy, identity, images, payload, statefile, trial
 from appliance.node import config as configuration
 from appliance.node.events import Role
 from appliance.node.identity import Identity
 from appliance.node.images import Boot, Image, Images
-from appliance.node.payload import Description, RefusedError
+from appliance.node.payload import Description, Member, RefusedError
 from appliance.node.versions import older
 
 _HELP = "Change the image of this node, and tell of its images."
@@ -82,9 +82,9 @@ def this() -> Node:
 
 
 def take(
-    node: Node, stream: IO[bytes], *, allow_older: bool, dry_run: bool, forced: bool
+    node: Node, members: Iterator[Member], *, allow_older: bool, dry_run: bool, forced: bool
 ) -> Description:
-    """Write the update that comes as a tar stream into the slot that does not run.
+    """Write an update into the slot that does not run.
 
     RefusedError, with everything as it was, when it is not for this node; with `dry_run` nothing
     but that is found out.
@@ -98,7 +98,7 @@ def take(
         folder = payload.emptied(node.staging)
         try:
             described = payload.receive(
-                stream, folder, judge, keyring=node.keyring, whole=not dry_run
+                members, folder, judge, keyring=node.keyring, whole=not dry_run
             )
             if not dry_run:
                 _install(node, described, folder)
@@ -280,6 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("status", help="what images there are, as JSON")
     taking = verbs.add_parser("take", help="write the update that comes as a tar on standard input")
+    taking.add_argument("--from", dest="url", help="fetch it from this HTTPS address instead")
     taking.add_argument("--allow-older", action="store_true", help="older than what runs")
     taking.add_argument("--dry-run", action="store_true", help="only say whether it would")
     leaving = [
@@ -298,7 +299,8 @@ def _perform(given: argparse.Namespace) -> dict[str, Any]:
         return tell(node)
     if given.verb == "take":
         how = {"allow_older": given.allow_older, "dry_run": given.dry_run, "forced": given.force}
-        return {"taken": take(node, sys.stdin.buffer, **how).version}
+        members = payload.fetched(given.url) if given.url else payload.sent(sys.stdin.buffer)
+        return {"taken": take(node, members, **how).version}
     if given.verb == "withdraw":
         return {"withdrawn": withdraw(node)}
     leave = {"try": try_it, "back": back}[given.verb]

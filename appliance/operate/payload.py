@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -19,17 +20,19 @@ from appliance.node.payload import (
     RefusedError,
     checksums,
     describe,
+    fetched,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """An update in `folder`; `kernel` is the SHA-256 of its unified kernel image, as hex.
+    """An update in a folder, or at an HTTPS address from which the nodes fetch it themselves;
+    `kernel` is the SHA-256 of its unified kernel image, as hex.
 
     Whether it is whole and signed is for the nodes to find out: they have the key.
     """
 
-    folder: Path
+    place: Path | str
     description: Description
     kernel: str
 
@@ -40,14 +43,15 @@ class Payload:
 
     @property
     def size(self) -> int:
-        """What is sent, in bytes."""
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+        """What a node gets, in bytes."""
+        return sum(self.description.files.values())
 
     @contextmanager
     def archive(self, *, whole: bool = True) -> Iterator[IO[bytes]]:
-        """An open tar file of it, as `appliance.node.payload` expects it."""
-        first = [self.folder / name for name in FIRST if (self.folder / name).is_file()]
-        others = sorted(set(self.folder.iterdir()) - set(first))
+        """An open tar file of the folder, as `appliance.node.payload` expects it."""
+        folder = Path(self.place)
+        first = [folder / name for name in FIRST if (folder / name).is_file()]
+        others = sorted(set(folder.iterdir()) - set(first))
         with tempfile.TemporaryFile() as out:
             with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for path in [*first, *(others if whole else ())]:
@@ -56,15 +60,28 @@ class Payload:
             yield out
 
 
-def read(folder: Path) -> Payload:
-    """The payload in a folder as `appliance build` makes it; ToolError when it is none."""
+def read(place: str) -> Payload:
+    """The payload in a folder as `appliance build` makes it, or at an https:// address; ToolError
+    when there is none.
+    """
+    remote = "://" in place
     try:
-        description = describe((folder / DESCRIPTION).read_text())
-        sums = checksums((folder / SUMS).read_text())
-        return Payload(folder, description, sums[description.kernel])
+        first = _fetched(place) if remote else _found(Path(place))
+        description = describe(first[DESCRIPTION])
+        kernel = checksums(first[SUMS])[description.kernel]
+        return Payload(place if remote else Path(place), description, kernel)
     except (OSError, RefusedError, KeyError) as error:
         hint = "the folder SITE_VERSION.update that appliance build has made"
-        raise ToolError(f"{folder} is no payload: {error}", hint) from error
+        raise ToolError(f"{place} is no payload: {error}", hint) from error
+
+
+def _found(folder: Path) -> dict[str, str]:
+    return {name: (folder / name).read_text() for name in (DESCRIPTION, SUMS)}
+
+
+def _fetched(url: str) -> dict[str, str]:
+    first = islice(fetched(url), len(FIRST))
+    return {name: content.read().decode(errors="replace") for name, _, content in first}
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:

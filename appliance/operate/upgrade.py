@@ -121,8 +121,12 @@ class Upgrade:
     def _send(self, name: str, *, dry_run: bool = False) -> None:
         options = ["--dry-run"] if dry_run else []
         options += ["--allow-older"] if self.allow_older else []
+        node, place = self.nodes[name], self.payload.place
+        if isinstance(place, str):
+            _accepted(node, "take", "--from", place, *options, timeout=_SEND_S)
+            return
         with self.payload.archive(whole=not dry_run) as tar:
-            _accepted(self.nodes[name], "take", *options, stdin=tar, timeout=_SEND_S)
+            _accepted(node, "take", *options, stdin=tar, timeout=_SEND_S)
 
     def _try(self, name: str) -> None:
         self._reboot(name, "try")

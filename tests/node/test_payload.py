@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import ssl
 import subprocess
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from appliance.image.keys import Keys
 from appliance.node import payload
 from appliance.node.payload import RefusedError, receive
 from appliance.node.versions import key, older
+from appliance.run import run
 from appliance.tools import ToolsTree
 from tests.node.updates import Update, gpg, update
 
@@ -44,7 +49,8 @@ def take(keys: Keys, tmp_path: Path) -> Take:
 
     def take(stream: io.BytesIO) -> payload.Description:
         folder = payload.emptied(tmp_path / "here")
-        return receive(stream, folder, lambda _: None, keyring=keys.payload_keyring)
+        members = payload.sent(stream)
+        return receive(members, folder, lambda _: None, keyring=keys.payload_keyring)
 
     return take
 
@@ -127,7 +133,7 @@ def test_what_is_not_for_this_node_is_refused_before_the_rest_is_read(
     folder = payload.emptied(tmp_path / "here")
     first = sent.tar([*payload.FIRST, sent.of("efi").name])
     with pytest.raises(RefusedError, match=r"^not testcase$"):
-        receive(first, folder, judge, keyring=keys.payload_keyring)
+        receive(payload.sent(first), folder, judge, keyring=keys.payload_keyring)
     assert {each.name for each in folder.iterdir()} == set(payload.FIRST)
 
 
@@ -138,6 +144,79 @@ def test_a_full_disk(sent: Update, take: Take, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(payload, "_write", full)
     with pytest.raises(RefusedError, match="the disk is full"):
         take(sent.tar())
+
+
+# By HTTPS
+
+
+@pytest.fixture
+def served(
+    sent: Update, tools: ToolsTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """The address of a server of the update, whose certificate is trusted."""
+    key, certificate = tmp_path / "tls.key", tmp_path / "tls.crt"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "2"]
+    made += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    run(tools.inside([*made, "-keyout", str(key), "-out", str(certificate)]))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    handler = partial(Quiet, directory=str(sent.folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def fetch(keys: Keys, tmp_path: Path) -> Callable[[str], payload.Description]:
+    def fetch(url: str) -> payload.Description:
+        folder = payload.emptied(tmp_path / "here")
+        members = payload.fetched(url)
+        return receive(members, folder, lambda _: None, keyring=keys.payload_keyring)
+
+    return fetch
+
+
+def test_what_is_fetched_is_what_was_signed(
+    served: str, fetch: Callable[[str], payload.Description], sent: Update, tmp_path: Path
+) -> None:
+    assert fetch(f"{served}/").version == "2"
+    assert {each.name: each.read_bytes() for each in (tmp_path / "here").iterdir()} == {
+        each.name: each.read_bytes() for each in sent.folder.iterdir()
+    }
+
+
+def test_what_is_altered_or_missing_on_the_server(
+    served: str, fetch: Callable[[str], payload.Description], sent: Update
+) -> None:
+    path = sent.of("verity")
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(RefusedError, match=f"altered: {path.name}"):
+        fetch(served)
+    path.unlink()
+    with pytest.raises(RefusedError, match="404"):
+        fetch(served)
+
+
+def test_a_server_that_is_not_trusted(
+    served: str,
+    fetch: Callable[[str], payload.Description],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch(served)
+    with pytest.raises(RefusedError, match="no https:// address"):
+        fetch(served.replace("https", "http"))
 
 
 # Versions

@@ -124,7 +124,7 @@ class Machine:
 
     def take(self, stream: io.BytesIO, **how: bool) -> str:
         given = {"allow_older": False, "dry_run": False, "forced": False} | how
-        return command.take(self.node, stream, **given).version
+        return command.take(self.node, payload.sent(stream), **given).version
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ class World:
         self.refuses: dict[str, str] = {}
         self.no_handover = ""
         self.still_at: dict[str, bool] = {}
+        self.fetched: list[str] = []
 
     def remotes(self) -> dict[str, Remote]:
         return {name: Line(name, ip_address("192.0.2.1"), world=self) for name in self.nodes}
@@ -150,6 +151,8 @@ class Line(Remote):
         if "--dry-run" in command:
             verb = "dry-run"
         world = self.world
+        assert ("--from" in command) != (stdin is not None) or "take" not in command
+        world.fetched += command[3:4] if "--from" in command else ()
         if verb not in ("status", "appliance-status"):
             world.asked.append((self.name, verb))
         told = world.refuses.get("take") if verb == "dry-run" else None
@@ -182,7 +185,7 @@ def payload(tmp_path: Path) -> Payload:
     (folder / "SHA256SUMS").write_text(f"{'ab' * 32}  testcase_2.efi\n")
     (folder / "SHA256SUMS.gpg").write_text("signed")
     (folder / "testcase_2.efi").write_text("x")
-    return read(folder)
+    return read(str(folder))
 
 
 @pytest.fixture
@@ -357,6 +360,15 @@ def test_the_archive_says_what_it_is_before_the_rest(payload: Payload) -> None:
             assert {member.uname for member in tar} == {""}
 
 
+def test_the_nodes_fetch_it_themselves(world: World, plan: Plan) -> None:
+    world.payload = replace(world.payload, place="https://updates.example/testcase_2.update")
+    upgrade(world, plan).run()
+    assert runs(world) == [(NEW, "BACKUP"), (NEW, "MASTER")]
+    assert set(world.fetched) == {"https://updates.example/testcase_2.update"}
+
+
 def test_a_folder_that_is_no_payload(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="is no payload"):
-        read(tmp_path)
+        read(str(tmp_path))
+    with pytest.raises(ToolError, match=r"is no payload: http://\S+ is no https:// address"):
+        read("http://127.0.0.1/x")
