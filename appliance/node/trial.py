@@ -66,13 +66,16 @@ def on_trial() -> bool:
     return found is not None and found.fallback is not None
 
 
-def problems(root: Path, ruleset: Ruleset, *, trial: bool) -> Iterator[str]:
-    """What speaks against this boot now; of a trial, too, what is wrong between it and its peer."""
-    known = facts.gather(root)
+def by_itself(root: Path, known: Facts, ruleset: Ruleset) -> Iterator[str]:
+    """What is wrong with this router, whatever its peer does."""
     yield from health.problems(root, known["units"])
     if (root / FILE).is_file() and (wrong := ruleset.problem()):
         yield wrong
-    if trial and known["pair"]:
+
+
+def with_peer(known: Facts) -> Iterator[str]:
+    """What is wrong between it and its peer."""
+    if known["pair"]:
         yield from facts.of_pair(known, mixed=True)
         yield from _not_synced(known)
 
@@ -116,15 +119,18 @@ def _answering() -> set[str]:
 def decide(root: Path = ROOT) -> tuple[Verdict, list[str]]:
     """Look until all is well, or patience ends."""
     trial, ruleset = on_trial(), Ruleset(root / FILE)
-    known = (root / facts.NODE).is_file()
-    patience = (_PAIR_PATIENCE_S if trial else _PATIENCE_S) if known else 0.0
-    deadline = time.monotonic() + patience
-    while wrong := list(problems(root, ruleset, trial=trial)):
-        if time.monotonic() > deadline:
+    begin = time.monotonic()
+    while True:
+        known = facts.gather(root)
+        own = list(by_itself(root, known, ruleset))
+        wrong = own + (list(with_peer(known)) if trial else [])
+        if not wrong:
+            return Verdict.GOOD, []
+        patience = _PATIENCE_S if own else _PAIR_PATIENCE_S
+        if time.monotonic() > begin + patience or not (root / facts.NODE).is_file():
             stays = not trial or last_router(root)
             return (Verdict.STAY if stays else Verdict.BACK), wrong
         time.sleep(_POLL_S)  # poll
-    return Verdict.GOOD, []
 
 
 def note(wrong: list[str], path: Path = LAST) -> None:

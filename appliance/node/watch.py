@@ -40,7 +40,7 @@ def decidable(ruleset: Ruleset, root: Path = ROOT) -> bool:
     """Whether a decision would be another one now: all is well, or it is not the last router."""
     if trial.on_trial():
         return not trial.last_router(root)
-    return not list(trial.problems(root, ruleset, trial=False))
+    return not list(trial.by_itself(root, facts.gather(root), ruleset))
 
 
 def main() -> None:
