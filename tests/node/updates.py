@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ def _quoted(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
+_ID = "5b2b6f0e-0f0d-4c64-8b6b-6a4a6f8d2f5"
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """A payload in a folder."""
@@ -58,8 +62,15 @@ class Update:
         return found
 
 
-def update(folder: Path, keys: Keys | None, tools: ToolsTree, **changed: Any) -> Update:
-    """A payload for version 2 of testcase, unless it is `changed`."""
+def update(
+    folder: Path,
+    keys: Keys | None,
+    tools: ToolsTree,
+    *,
+    content: bytes = b"root" * 5000,
+    **changed: Any,
+) -> Update:
+    """A payload for version 2 of testcase, unless it is `changed`; `content` is its root's."""
     folder.mkdir()
     told: dict[str, Any] = {
         "site": "testcase",
@@ -71,8 +82,13 @@ def update(folder: Path, keys: Keys | None, tools: ToolsTree, **changed: Any) ->
         **changed,
     }
     name = f"{told['site']}_{told['version']}"
-    for suffix in (".efi", ".root.11111111.raw.xz", ".verity.22222222.raw.xz"):
-        (folder / f"{name}{suffix}").write_bytes(f"{name}{suffix}".encode() * 5000)
+    parts = {
+        ".efi": name.encode() * 5000,
+        f".root.{_ID}1.raw.xz": lzma.compress(content, preset=0),
+        f".verity.{_ID}2.raw.xz": lzma.compress(content[:4096] * 2, preset=0),
+    }
+    for suffix, data in parts.items():
+        (folder / f"{name}{suffix}").write_bytes(data)
     told["files"] = {each.name: each.stat().st_size for each in folder.iterdir()} | changed.get(
         "files", {}
     )
