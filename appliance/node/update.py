@@ -169,10 +169,16 @@ def _install(node: Node, described: Description, folder: Path) -> None:
 
 
 def remove(here: Images) -> None:
-    """Everything that the loader could start but what runs; it is gone from the disk after this."""
-    for path in here.folder.iterdir():
-        if path in [each.path for each in here.others] or path.name.startswith("."):
-            path.unlink()
+    """Everything that the loader could start but what runs; it is gone from the disk after this.
+
+    With it goes what a loss of power has left: files that were half written, and what fsck.fat(8)
+    has found without a name.
+    """
+    kernels = {each.path for each in here.others}
+    left = {path for path in here.folder.iterdir() if path.name.startswith(".")}
+    lost = here.folder.parents[1].glob("FSCK*.REC")
+    for path in (*kernels, *left, *lost):
+        path.unlink()
     images.settle(here.folder)
 
 

@@ -111,7 +111,7 @@ def test_the_drivers_of_a_virtual_router_are_there(listing, cat, module: str) ->
 
 
 def test_what_verifies_and_writes_an_update_is_there(listing) -> None:
-    assert {"/usr/bin/gpg", "/usr/bin/appliance-update"} <= listing
+    assert {"/usr/bin/gpg", "/usr/bin/appliance-update", "/usr/sbin/fsck.vfat"} <= listing
     for program in ("systemd-sysupdate", "systemd-pull", "systemd-bless-boot"):
         assert f"/usr/lib/systemd/{program}" in listing
     assert len(matching(listing, r"^/usr/lib/sysupdate\.d/\S+\.transfer$")) == 3

@@ -168,7 +168,10 @@ def test_the_other_kernel_goes_before_its_slot_and_the_new_one_comes_last(
 ) -> None:
     machine.kernel("testcase_0.efi")
     machine.kernel(".#sysupdatetestcase_9+3-0.efi1234")
+    lost = machine.esp / "FSCK0000.REC"
+    lost.write_text("a part of a kernel")
     machine.take(sent.tar())
+    assert not lost.exists()
     assert machine.asked("sysupdate") == [
         "sysupdate --instances-max=1 vacuum with testcase_1.efi",
         "sysupdate update 2 with testcase_1.efi",
