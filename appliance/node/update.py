@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _SYSUPDATE = "/usr/lib/systemd/systemd-sysupdate"
 # Where overlays/common/usr/lib/sysupdate.d looks.
 STAGING = Path("/var/lib/appliance/update")
 _SPARE = 8 << 20  # bytes that stay free
+_LOST = re.compile(r"FSCK\d+\.REC", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,10 @@ class Node:
         """Be at an update, alone on this node and in the pair; the peer's words, if it has one."""
         with busy.alone_at_it(self.busy):
             if self.state is None or forced:
-                with nullcontext():
-                    yield None
-            else:
-                with busy.told(what, self.state, self.busy) as peer:
-                    yield peer
+                yield None
+                return
+            with busy.told(what, self.state, self.busy) as peer:
+                yield peer
 
     def role(self) -> Role | None:
         """In the pair; None of a node without a peer."""
@@ -140,15 +141,15 @@ def _judge_size(node: Node, described: Description) -> None:
         if size > room:
             raise RefusedError(f"too big: its {what} has {size} bytes, the slot {room}")
     here = node.images()
-    kept = sum(each.path.stat().st_size for each in here.others)
-    _judge_room(here.folder, described.files.get(described.kernel, 0), kept)
+    room = sum(path.stat().st_size for path in _removable(here))
+    _judge_room(here.folder, described.files.get(described.kernel, 0), room)
     _judge_room(node.staging, sum(described.files.values()), 0)
 
 
-def _judge_room(folder: Path, wanted: int, kept: int) -> None:
-    """`kept` are bytes that make room when it is time."""
+def _judge_room(folder: Path, wanted: int, removable: int) -> None:
+    """`removable` are bytes that make room when it is time."""
     told = os.statvfs(folder)
-    room = told.f_bavail * told.f_frsize + kept
+    room = told.f_bavail * told.f_frsize + removable
     if wanted + _SPARE > room:
         raise RefusedError(f"the disk is full: {folder} has room for {room} of {wanted} bytes")
 
@@ -169,17 +170,20 @@ def _install(node: Node, described: Description, folder: Path) -> None:
 
 
 def remove(here: Images) -> None:
-    """Everything that the loader could start but what runs; it is gone from the disk after this.
-
-    With it goes what a loss of power has left: files that were half written, and what fsck.fat(8)
-    has found without a name.
-    """
-    kernels = {each.path for each in here.others}
-    left = {path for path in here.folder.iterdir() if path.name.startswith(".")}
-    lost = here.folder.parents[1].glob("FSCK*.REC")
-    for path in (*kernels, *left, *lost):
+    """Everything that the loader could start but what runs; it is gone from the disk after this."""
+    for path in list(_removable(here)):
         path.unlink()
     images.settle(here.folder)
+
+
+def _removable(here: Images) -> Iterator[Path]:
+    """The other kernels, and what a loss of power has left: files that were half written, and what
+    fsck.fat(8) has found without a name.
+    """
+    yield from (each.path for each in here.others)
+    yield from (path for path in here.folder.iterdir() if path.name.startswith("."))
+    names = here.folder.parents[1].iterdir()
+    yield from (path for path in names if _LOST.fullmatch(path.name))
 
 
 def _sums(folder: Path) -> str:
