@@ -102,7 +102,7 @@ def test_what_is_not_as_it_was_signed_is_refused(
     bad = {
         "not signed": payloads.without_a_signature(second),
         "signed by another key": payloads.signed_by_another(second),
-        "altered: SHA256SUMS is not": payloads.altered(second, "SHA256SUMS"),
+        "altered: SHA256SUMS is not": payloads.with_another_sum(second),
         f"altered: {kernel} is not what was signed": payloads.altered(second, kernel),
         f"truncated: {root} has": payloads.truncated(second, root),
     }

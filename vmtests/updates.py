@@ -14,7 +14,7 @@ from appliance.image import signing
 from appliance.image.base import Hardware, base
 from appliance.image.compose import Job, compose
 from appliance.image.keys import Keys
-from appliance.node.payload import SIGNATURE
+from appliance.node.payload import SIGNATURE, SUMS
 from appliance.plan.model import Plan
 from appliance.render.site import KEEPALIVED, render
 from appliance.render.tree import File, NodeFiles
@@ -51,7 +51,14 @@ class Payloads:
         """With keys that are as good as any, and not those of the pair."""
         copied, kit = self.without_a_signature(good), tools.ensure()
         other = image_keys.generate(self.folder / "other-keys", kit)
-        signing.sign_sums(copied / "SHA256SUMS", other, kit)
+        signing.sign_sums(copied / SUMS, other, kit)
+        return copied
+
+    def with_another_sum(self, good: Path) -> Path:
+        """The checksums are not those that were signed, and look like any."""
+        path = (copied := self._copy(good)) / SUMS
+        text = path.read_text()
+        path.write_text(("1" if text[0] == "0" else "0") + text[1:])
         return copied
 
     def altered(self, good: Path, name: str) -> Path:
