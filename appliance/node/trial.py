@@ -146,8 +146,11 @@ def settle() -> None:
     found = here()
     if found is None or found.running is None:
         return
-    newer = found.fallback and older(found.running.version, found.fallback.version)
-    images.prefer(found.running.blessed if newer else None)
+    if found.fallback and older(found.running.version, found.fallback.version):
+        images.prefer(found.running.blessed)
+        return
+    with suppress(RefusedError):  # it is the newest anyway
+        images.prefer(None)
 
 
 def main() -> int:
@@ -155,14 +158,17 @@ def main() -> int:
     trial = on_trial()
     if trial:
         busy.tell(busy.TRIAL, BUSY)
-    verdict, wrong = decide()
+    try:
+        verdict, wrong = decide()
+        if trial and verdict is Verdict.GOOD:
+            settle()
+    except Exception as error:  # a bug is a reason to go back, and none to loop
+        verdict, wrong = (Verdict.BACK if trial else Verdict.STAY), [f"{error!r}"]
     if trial:
         note(wrong)
     for each in wrong:
         print(f"appliance: not healthy: {each}")
     if verdict is Verdict.GOOD:
-        if trial:
-            settle()
         busy.tell("", BUSY)
         print(f"appliance: healthy, {health.identity()}")
     return verdict

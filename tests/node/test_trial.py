@@ -240,3 +240,19 @@ def test_a_node_that_is_at_nothing_says_so(tmp_path: Path) -> None:
     assert busy.read(tmp_path / "busy") == ""
     busy.tell(busy.TRIAL, tmp_path / "busy")
     assert busy.read(tmp_path / "busy") == busy.TRIAL
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict"), [((OLD,), Verdict.BACK), ((), Verdict.STAY)], ids=["trial", "only"]
+)
+def test_a_bug_in_the_decision_is_no_reason_to_loop(
+    monkeypatch: pytest.MonkeyPatch, others: tuple[Image, ...], verdict: Verdict
+) -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    boot(monkeypatch, Boot.INDETERMINATE, *others)
+    monkeypatch.setattr(trial, "decide", bug)
+    monkeypatch.setattr(trial.busy, "tell", lambda *_: None)
+    monkeypatch.setattr(trial, "note", lambda _: None)
+    assert trial.main() == verdict
