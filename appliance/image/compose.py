@@ -18,6 +18,7 @@ from appliance.image.keys import Keys
 from appliance.image.manifest import sha256
 from appliance.node.payload import DESCRIPTION, SUMS
 from appliance.plan.model import Plan
+from appliance.render import addresses
 from appliance.render.tree import File, FileTree
 from appliance.run import run
 from appliance.tools import ToolsTree
@@ -157,6 +158,9 @@ def _description(job: Job, update: Path) -> str:
         "digest": job.plan.digest,
         "version": job.version,
         "hardware": job.hardware,
+        "virtual": [
+            str(each) for v in addresses.VERSIONS for each in addresses.virtual(job.plan, v)
+        ],
         "root": job.base.root.stat().st_size,
         "verity": job.base.verity.stat().st_size,
         "files": {path.name: path.stat().st_size for path in sorted(update.iterdir())},

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import ENOSPC
 from io import BytesIO
@@ -47,13 +47,15 @@ class RefusedError(Exception):
 class Description:
     """What a payload is: for which site and hardware, and how many bytes each part has.
 
-    `root` and `verity` are what they take in their slot, `files` the payload's files as they come.
+    `virtual` are the addresses that the active node holds; `root` and `verity` are what they take
+    in their slot, `files` the payload's files as they come.
     """
 
     site: str
     digest: str
     version: str
     hardware: str
+    virtual: Sequence[str]
     root: int
     verity: int
     files: Mapping[str, int]

@@ -42,6 +42,7 @@ class Node:
     me: Identity
     hardware: str
     state: Path | None  # of the agent, in a pair
+    virtual: frozenset[str] = frozenset()
     esp: Path | None = None
     staging: Path = STAGING
     keyring: Path = payload.KEYRING
@@ -74,9 +75,10 @@ def this() -> Node:
         me = identity.read()
     except OSError as error:
         raise RefusedError("no site: this machine does not know which node it is") from error
-    pair = configuration.PATH.is_file()
-    state = configuration.parse(configuration.PATH.read_text()).state if pair else None
-    return Node(me, identity.hardware(), state)
+    if not configuration.PATH.is_file():
+        return Node(me, identity.hardware(), None)
+    config = configuration.parse(configuration.PATH.read_text())
+    return Node(me, identity.hardware(), config.state, frozenset(map(str, config.virtual)))
 
 
 # Taking an image in
@@ -93,6 +95,8 @@ def take(
 
     def judge(described: Description) -> None:
         _judge(node, described, allow_older=allow_older)
+        if not forced:
+            _judge_pair(node, described)
 
     with node.at(busy.UPDATE, forced=forced or dry_run):
         _refuse_without_fallback()
@@ -128,6 +132,15 @@ def _judge(node: Node, described: Description, *, allow_older: bool) -> None:
         words = f"older: it is version {described.version}, {me.version} runs"
         raise RefusedError(f"{words} (--allow-older takes it all the same)")
     _judge_size(node, described)
+
+
+def _judge_pair(node: Node, described: Description) -> None:
+    """keepalived does not hear a peer with other addresses: both would be active."""
+    if node.state and set(described.virtual) != node.virtual:
+        words = (
+            "other virtual addresses: old and new could not be a pair while each runs on one node"
+        )
+        raise RefusedError(f"{words} (--force, on both nodes by hand, is a gap)")
 
 
 def _judge_size(node: Node, described: Description) -> None:

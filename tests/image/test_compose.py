@@ -160,6 +160,7 @@ def test_the_update_says_what_it_is(built, plan, vm_base) -> None:
     told = describe((built.payload / DESCRIPTION).read_text())
     assert (told.site, told.version, told.hardware) == ("testcase", "7", "vm")
     assert told.digest == plan.digest
+    assert told.virtual == ["192.168.0.100", "192.168.1.100"]
     assert (told.root, told.verity) == (
         vm_base.root.stat().st_size,
         vm_base.verity.stat().st_size,

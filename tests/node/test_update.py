@@ -256,6 +256,14 @@ def test_a_slot_that_was_not_filled_is_found_out(
     assert listed(machine) == ["testcase_1.efi"]
 
 
+def test_other_virtual_addresses(machine: Machine, make: Callable[..., Update]) -> None:
+    sent = make(virtual=["192.168.0.101"])
+    for dry_run in (True, False):
+        with pytest.raises(RefusedError, match="other virtual addresses"):
+            machine.take(sent.tar(), dry_run=dry_run)
+    assert machine.take(sent.tar(), forced=True) == "2"
+
+
 # One at a time
 
 

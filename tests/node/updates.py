@@ -77,6 +77,7 @@ def update(
         "digest": "d" * 64,
         "version": "2",
         "hardware": "vm",
+        "virtual": [],
         "root": 1 << 20,
         "verity": 1 << 12,
         **changed,

@@ -179,7 +179,7 @@ def plan() -> Plan:
 def payload(tmp_path: Path) -> Payload:
     folder = tmp_path / "testcase_2.update"
     folder.mkdir()
-    told = {"site": "testcase", "digest": "", "version": NEW, "hardware": "vm"}
+    told = {"site": "testcase", "digest": "", "version": NEW, "hardware": "vm", "virtual": []}
     told |= {"root": 1, "verity": 1, "files": {"testcase_2.efi": 1}}
     (folder / DESCRIPTION).write_text(json.dumps(told))
     (folder / "SHA256SUMS").write_text(f"{'ab' * 32}  testcase_2.efi\n")
