@@ -16,9 +16,10 @@ from appliance.image import cpio, disk, manifest, signing, sparse
 from appliance.image.base import Base, Hardware
 from appliance.image.keys import Keys
 from appliance.image.manifest import sha256
+from appliance.node import layer
 from appliance.node.payload import DESCRIPTION, SUMS
 from appliance.plan.model import Plan
-from appliance.render import addresses
+from appliance.render import addresses, layers
 from appliance.render.tree import File, FileTree
 from appliance.run import run
 from appliance.tools import ToolsTree
@@ -86,6 +87,8 @@ def initrd(job: Job) -> bytes:
         for node, paths in job.tree.items()
         for path, file in paths.items()
     }
+    for each in layers.manifests(job.plan, job.tree).values():
+        files[PurePosixPath("appliance-site", each.node, layer.PATH)] = File(each.text)
     files[_IMAGE / "os-release"] = File(os_release(job))
     if job.keys:
         files[_IMAGE / _KEYRING] = job.keys.payload_keyring.read_bytes()

@@ -15,7 +15,9 @@ from appliance import image
 from appliance.errors import ToolError
 from appliance.image import disk
 from appliance.image.manifest import sha256
+from appliance.node import layer
 from appliance.node.payload import DESCRIPTION, SUMS, describe
+from appliance.render import layers
 from appliance.render.site import render
 
 MIB = 1 << 20
@@ -119,6 +121,13 @@ def test_the_kernel_knows_the_root_and_the_version(inside, built, vm_base) -> No
     assert f"systemd.verity_root_hash=PARTUUID={verity}" in arguments
     release = tomllib.loads("\n".join(_quoted(section(inside, built, "osrel"))))
     assert (release["IMAGE_ID"], release["IMAGE_VERSION"]) == ("testcase", "7")
+
+
+def test_each_nodes_files_are_named_by_their_digests(built, plan) -> None:
+    kernel = uki(built).read_bytes()
+    for node, each in layers.manifests(plan, render(plan)).items():
+        assert f"appliance-site/{node}/{layer.PATH}".encode() in kernel
+        assert kernel.count(each.text.encode()) == 1
 
 
 def _quoted(release: str) -> list[str]:
