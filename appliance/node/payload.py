@@ -121,23 +121,30 @@ def verify(folder: Path, keyring: Path = KEYRING) -> dict[str, str]:
 
 
 def check_signature(folder: Path, keyring: Path = KEYRING) -> None:
-    """RefusedError unless a key of the keyring has signed SUMS: asked as systemd-pull asks."""
+    """RefusedError unless a key of the keyring has signed SUMS."""
     if not keyring.is_file():
         raise RefusedError("this image was built without keys: it takes no update")
+    check_file(folder / SUMS, folder / SIGNATURE, keyring)
+
+
+def check_file(signed: Path, signature: Path, keyring: Path) -> None:
+    """RefusedError unless the signature of a file is by a key of the keyring: asked as systemd-pull
+    asks.
+    """
     with tempfile.TemporaryDirectory() as home:
         argv = ["gpg", "--no-options", "--no-default-keyring", "--no-auto-key-locate"]
         argv += ["--no-auto-check-trustdb", "--batch", "--trust-model=always", "--status-fd=1"]
         argv += [f"--homedir={home}", f"--keyring={keyring}"]
-        argv += ["--verify", str(folder / SIGNATURE), str(folder / SUMS)]
+        argv += ["--verify", str(signature), str(signed)]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
     said = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("[GNUPG:] ")}
     if done.returncode or "VALIDSIG" not in said:
-        raise RefusedError(_why(said, done.stderr))
+        raise RefusedError(_why(signed.name, said, done.stderr))
 
 
-def _why(said: set[str], errors: str) -> str:
+def _why(signed: str, said: set[str], errors: str) -> str:
     if "BADSIG" in said:
-        return f"altered: {SUMS} is not what was signed"
+        return f"altered: {signed} is not what was signed"
     if "NO_PUBKEY" in said:
         return "signed by another key than those of this image"
     last = errors.strip().splitlines()[-1:]

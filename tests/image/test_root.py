@@ -72,6 +72,7 @@ def test_the_closed_firewall_is_there(listing, cat) -> None:
         "multi-user.target.wants/appliance-metrics.service",
         "multi-user.target.wants/appliance-watch.service",
         "multi-user.target.wants/rsyslog.service",
+        "sysinit.target.wants/appliance-layer.service",
         "sysinit.target.wants/systemd-timesyncd.service",
         "ssh.service.wants/appliance-hostkey.service",
     ],
