@@ -1,5 +1,5 @@
 """The command line: `appliance check | render | explain | keygen | build | lab`, and for a site
-that runs `status | handover | sessions | drain | undrain | upgrade`.
+that runs `apply | status | handover | sessions | drain | undrain | upgrade`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 import appliance
+from appliance.cli.apply import apply
 from appliance.cli.build import build
 from appliance.cli.check import check
 from appliance.cli.drain import drain, undrain
@@ -55,7 +56,8 @@ def _root(
 
     `appliance lab up SITE` boots the pair on this machine, for you to try to break.
 
-    `appliance status SITE` asks the nodes of a site that runs, over SSH.
+    `appliance status SITE` asks the nodes of a site that runs, over SSH; `appliance apply SITE`
+    puts a changed site in force on them.
     """
     if verbose:
         show_commands()
@@ -67,6 +69,7 @@ app.command()(explain)
 app.command()(keygen)
 app.command()(build)
 app.add_typer(lab, name="lab")
+app.command()(apply)
 app.command()(status)
 app.command()(handover)
 app.command()(sessions)

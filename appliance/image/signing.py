@@ -21,6 +21,15 @@ def sign_program(program: Path, signed: Path, keys: Keys, tools: ToolsTree) -> N
     run(tools.inside([*_ALWAYS, _SBSIGN, "sign", *by, f"--output={signed}", program]))
 
 
+def sign_text(text: str, keys: Keys, tools: ToolsTree) -> str:
+    """The signature of a text, armoured, by the key that signs updates."""
+    with gnupg.home(tools) as gpg:
+        gpg.run("--import", keys.payload_key)
+        signed = gpg.home / "text"
+        signed.write_text(text)
+        return gpg.run("--armor", "--output", "-", "--detach-sign", signed)
+
+
 def sign_sums(sums: Path, keys: Keys, tools: ToolsTree) -> None:
     """Sign the checksums of an update, beside them, as systemd-sysupdate verifies them."""
     with gnupg.home(tools) as gpg:
