@@ -30,7 +30,7 @@ CELLS = (
     *load.cells((SNAT,), (Kind.DOWNLOAD, Kind.NEXT, Kind.HELD), (Mode.PORT,)),
 )
 FAR = "10.9.0.0/24"
-GOAL_S = 30.0  # for a pair under traffic, on a machine that may have other work
+LONGEST_S = 60.0  # for a pair under traffic, on a machine that may have other work
 SHORT = 20  # seconds on trial, where the trial is to fail
 LATE_S = 10.0  # what an emulated node may take to go back, beyond its time
 
@@ -97,7 +97,7 @@ def test_no_session_and_no_role_is_lost_by_a_changed_rule(
     assert not [str(cell) for cell, report in reports.items() if not report.survived]
     assert keepalived(pair) == before
     assert watch.takeovers() == 0
-    assert took < GOAL_S
+    assert took < LONGEST_S
     assert [rules(node, 9991) for node in pair.nodes.values()] == [1, 1]
     assert routed(pair) == [True, True]
     until(lambda: not operator.problems(), HEALTHY_WITHIN, "a healthy pair")
@@ -137,7 +137,7 @@ def test_power_that_is_cut_in_the_middle_leaves_the_old_site_and_a_kept_one_outl
     operator.site.write_text(with_rule(text, 9993))
     with ThreadPoolExecutor() as pool:
         applying = pool.submit(operator.run, "apply", "--confirm-within", f"{SHORT}s", code=1)
-        lost.wait_until("grep -q begun /run/appliance/apply/trial.json", 60)
+        lost.wait_until("grep -qE 'begun|on trial' /run/appliance/apply/trial.json", 60)
         lost.kill()
         lost.start()
         applying.result()

@@ -276,3 +276,21 @@ def test_nothing_is_changed_while_a_node_is_at_an_update(
     assert site.call() == 1
     assert "is at an update: one thing at a time" in capsys.readouterr().err
     assert not router.log()
+
+
+def test_when_only_one_node_could_keep_it_that_is_said_and_once_more_is_enough(
+    site: Pair, capsys: Shown
+) -> None:
+    """The standby, which is the last to keep it, is not reached in this moment."""
+    old, new = site.nodes["fw1"].digest(), site.edit(RULE, MORE)
+    denied = site.nodes["fw2"].folder / "denied"
+    denied.write_text("confirm")
+    assert site.call() == 1
+    said = capsys.readouterr().err
+    assert "fw1 has kept the new site" in said
+    assert "no node has kept" not in said
+    assert [router.digest() for router in site.nodes.values()] == [new, old]
+    denied.unlink()
+    assert site.call() == 0
+    assert [router.digest() for router in site.nodes.values()] == [new, new]
+    assert "fw1 (" not in capsys.readouterr().out, "it has nothing to do"
