@@ -1,7 +1,7 @@
 """networkd's files of a site read again: which addresses and routes a card is to have.
 
 A networkd that reads changed files takes away what it has configured itself. What it had configured
-before it was restarted counts as somebody else's, and stays (KeepConfiguration= in
+before it was restarted may count as somebody else's, and stay (KeepConfiguration= in
 systemd.network(5), ManageForeignRoutes= in networkd.conf(5)): that is taken away by hand.
 """
 

