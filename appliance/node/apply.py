@@ -202,8 +202,10 @@ def _begun(old: Manifest, whole: Layer, found: Change, root: Path) -> Trial:
 
 def _over(old: Manifest, new: Manifest, root: Path) -> tuple[str, ...]:
     """The digests of the sites before the new one, as far as they are known here."""
-    chosen = vault.chosen(root)
-    earlier = chosen.over if chosen and chosen.identity == old.identity else ()
+    earlier: tuple[str, ...] = ()
+    with suppress(BadLayerError):  # what is broken is replaced
+        chosen = vault.chosen(root)
+        earlier = chosen.over if chosen and chosen.identity == old.identity else ()
     return tuple(each for each in dict.fromkeys((*earlier, old.digest)) if each != new.digest)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from appliance.conversation import Conversation, conversing
@@ -159,18 +160,31 @@ def carry_out(proposal: Proposal, nodes: Talks, within_s: float) -> None:
     if reasons := [f"{each.node}: {why}" for each in proposal.work for why in each.reboot]:
         hint = "build an image of the changed site, and boot the nodes from it"
         raise ToolError("this change needs a reboot:\n" + "\n".join(reasons), hint)
-    with _undone(proposal, nodes, time.monotonic() + within_s):
-        _on_trial(proposal, nodes, within_s)
+    with _undone(proposal, nodes, time.monotonic() + within_s), ExitStack() as stack:
+        anew = partial(_anew, nodes, stack)
+        reached = _on_trial(proposal, nodes, within_s, anew)
         with step("Confirming over new connections"):
-            digests = _confirm(proposal, nodes)
+            digests = _confirm(proposal, reached, anew)
     if set(digests.values()) != {proposal.plan.digest}:
         has = ", ".join(f"{name} has {each[:12]}" for name, each in digests.items())
         raise ToolError(f"the nodes do not agree: {has}", "apply it once more")
 
 
-def _on_trial(proposal: Proposal, nodes: Talks, within_s: float) -> None:
-    """The first node; then the other, while somebody comes in at the first one anew."""
+def _anew(nodes: Talks, stack: ExitStack, name: str) -> Conversation:
+    """With a node over a new connection, which lasts as long as the stack; ToolError unless it
+    answers.
+    """
+    talk = stack.enter_context(talking({name: nodes[name].remote.afresh()}))[name]
+    _done(talk, "state")
+    return talk
+
+
+def _on_trial(
+    proposal: Proposal, nodes: Talks, within_s: float, anew: Callable[[str], Conversation]
+) -> dict[str, Conversation]:
+    """The first node; then the other, while we come in at the first one anew: that conversation."""
     first, *others = proposal.work
+    reached: dict[str, Conversation] = {}
     aside = ("--aside",) if proposal.apart else ()
     with step(f"Changing {_part(first)}"):
         _begin(first, nodes[first.node], within_s, *aside)
@@ -179,12 +193,13 @@ def _on_trial(proposal: Proposal, nodes: Talks, within_s: float) -> None:
             with step(f"Handing over from {each.node}, whose keepalived has to be restarted"):
                 hand_over(proposal.plan, {name: talk.remote for name, talk in nodes.items()})
         with step(f"Changing {_part(each)}"), ThreadPoolExecutor() as pool:
-            reached = pool.submit(_done_afresh, nodes[first.node], "state")
+            entering = pool.submit(anew, first.node)
             _begin(each, nodes[each.node], within_s)
-            reached.result()
+            reached[first.node] = entering.result()
     if proposal.apart:
         with step(f"Having {first.node} stand by again"):
             _done(nodes[first.node], "join", first.identity)
+    return reached
 
 
 def _begin(work: Work, node: Conversation, within_s: float, *options: str) -> Answer:
@@ -196,12 +211,16 @@ def _part(work: Work) -> str:
     return work.node + parts.get(Role(work.role or Role.INIT), "")
 
 
-def _confirm(proposal: Proposal, nodes: Talks) -> dict[str, str]:
+def _confirm(
+    proposal: Proposal,
+    reached: Mapping[str, Conversation],
+    anew: Callable[[str], Conversation],
+) -> dict[str, str]:
     """Over new connections: who cannot come in any more cannot keep it either. The first node was
     reached so already, and is the last to keep it. The digests that are in force then.
     """
     answers = {
-        each.node: _done_afresh(nodes[each.node], "confirm", each.identity)
+        each.node: _done(reached.get(each.node) or anew(each.node), "confirm", each.identity)
         for each in reversed(proposal.work)
     }
     return {name: each["digest"] for name, each in answers.items()}

@@ -28,7 +28,7 @@ CLONE = Path(__file__).parents[2]
 
 # Each node's folder has `root` and `bin`; the log is what its systemd was told. A file named like
 # a command in `fails` has it fail once; `slow` is how long a reload of the rules takes; a node
-# whose rules have the words in `locked` lets nobody in, and none does what is in `denied`.
+# whose rules have the words in `locked` lets nobody in.
 SSH = f"""#!/bin/sh
 net=$(dirname "$0")
 while [ "$1" != "--" ]; do
@@ -39,9 +39,6 @@ while [ "$1" != "--" ]; do
   shift
 done
 shift
-case "$1" in *"$(cat "$net/$address/denied" 2>/dev/null || echo nothing)"*)
-  echo "root@$address: Permission denied (publickey)." >&2; exit 255;;
-esac
 export NODE="$net/$address" PATH="$net/$address/bin:$PATH" PYTHONPATH={CLONE}
 [ -d "$NODE" ] || {{
   echo "ssh: connect to host $address port 22: No route to host" >&2; exit 255; }}
