@@ -7,13 +7,14 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import IO, Any, TypeVar
 
 from appliance.errors import ToolError
 from appliance.plan.model import Address, Plan
 from appliance.run import run
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 CONNECT_S = 5
@@ -42,10 +43,21 @@ class Remote:
     address: Address
     ssh: tuple[str, ...] = ("ssh",)
 
+    def argv(self, *command: str) -> list[str]:
+        """The words that run a command on the node: ssh hands one string to the node's shell."""
+        return [*self.ssh, *_OPTIONS, f"root@{self.address}", "--", shlex.join(command)]
+
+    def failure(self, code: int, errors: str, told: str = "", program: str = "ssh") -> ToolError:
+        """Why a program ended with this exit code, by what it or ssh said."""
+        if code == _NOT_THERE:
+            return UnreachableError(*_explained(self, _last(errors)))
+        words = _last(errors) or _last(told) or f"exit code {code}"
+        return ToolError(f"{self.name}: {program}: {words}")
+
     def run(
         self,
         *command: str,
-        stdin: str | None = None,
+        stdin: str | IO[bytes] | None = None,
         timeout: float = ANSWER_S,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
@@ -54,19 +66,18 @@ class Remote:
         Raises UnreachableError when ssh does not get there, and ToolError with the node's words
         when the command fails there (unless `check` is off) or takes too long.
         """
-        # ssh hands one string to the node's shell.
-        argv = [*self.ssh, *_OPTIONS, f"root@{self.address}", "--", shlex.join(command)]
-        done = run(argv, stdin=stdin, timeout=timeout, check=False)
-        if done.returncode == _NOT_THERE:
-            raise UnreachableError(*_explained(self, _last(done.stderr)))
-        if check and done.returncode:
-            words = _last(done.stderr) or _last(done.stdout) or f"exit code {done.returncode}"
-            raise ToolError(f"{self.name}: {command[0]}: {words}")
+        done = run(self.argv(*command), stdin=stdin, timeout=timeout, check=False)
+        if done.returncode == _NOT_THERE or (check and done.returncode):
+            raise self.failure(done.returncode, done.stderr, done.stdout, command[0])
         return done
 
-    def ask(self, *command: str, timeout: float = ANSWER_S) -> Any:
+    def afresh(self) -> Remote:
+        """The same by a new connection each time, whatever the user's ssh shares among several."""
+        return replace(self, ssh=(*self.ssh, "-o", "ControlMaster=no", "-o", "ControlPath=none"))
+
+    def ask(self, *command: str, stdin: IO[bytes] | None = None, timeout: float = ANSWER_S) -> Any:
         """The JSON that a command prints, whether or not it is content; errors as `run` has."""
-        done = self.run(*command, timeout=timeout, check=False)
+        done = self.run(*command, stdin=stdin, timeout=timeout, check=False)
         try:
             return json.loads(done.stdout)
         except ValueError as error:
@@ -90,12 +101,12 @@ def remotes(plan: Plan, ssh: str, via: str | None = None) -> dict[str, Remote]:
     return {name: Remote(name, each.ip, words) for name, each in own.items() if each}
 
 
-def at_once(asked: Mapping[str, Remote], ask: Callable[[Remote], T]) -> dict[str, T | ToolError]:
+def at_once(asked: Mapping[str, S], ask: Callable[[S], T]) -> dict[str, T | ToolError]:
     """The answers of all nodes, asked at the same time; in place of one that failed, its error."""
 
-    def answer(remote: Remote) -> T | ToolError:
+    def answer(node: S) -> T | ToolError:
         try:
-            return ask(remote)
+            return ask(node)
         except ToolError as error:
             return error
 

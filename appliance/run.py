@@ -80,12 +80,13 @@ def run(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: str | None = None,
+    stdin: str | IO[bytes] | None = None,
     timeout: float | None = None,
     log: Path | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; `env` is added to the environment, `timeout` is in seconds.
+    """Run a program to its end; `env` is added to the environment, `timeout` is in seconds, `stdin`
+    is a text or an open file.
 
     Output is captured, or appended to the file `log` as it comes. Raises ToolError with the command
     to paste and the end of its output when the program fails (unless `check` is off), is missing or
@@ -93,7 +94,7 @@ def run(
     """
     announce(argv, cwd=cwd, env=env)
     command = pasteable(argv, cwd=cwd, env=env)
-    source = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
+    source = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin or subprocess.DEVNULL}
     with log.open("a") if log else nullcontext(subprocess.PIPE) as sink:
         try:
             done = subprocess.run(

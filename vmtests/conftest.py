@@ -162,13 +162,21 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.fixture(scope="session")
-def build(installed: Installed) -> Callable[[Wanted], Path]:
+def keys(installed: Installed) -> Path:
+    """The operator's keys, with which every image is signed."""
+    installed.run("keygen", "-o", folder := installed.home / "keys")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build(installed: Installed, keys: Path) -> Callable[..., Path]:
     """Build the image of what is wanted by the installed command; its folder."""
 
-    def build(wanted: Wanted) -> Path:
-        site, out = installed.home / f"{wanted.name}.yaml", installed.home / wanted.name
+    def build(wanted: Wanted, version: str = "1") -> Path:
+        site, name = installed.home / f"{wanted.name}.yaml", wanted.name
+        out = installed.home / (name if version == "1" else f"{name}-{version}")
         site.write_text(wanted.text)
-        installed.run("build", site, "-o", out)
+        installed.run("build", site, "-o", out, "--version", version, "--keys", keys)
         return out
 
     return build
@@ -181,7 +189,7 @@ def lab_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def begin(build: Callable[[Wanted], Path], figures: Figures, lab_key: Path) -> Callable[..., Begun]:
+def begin(build: Callable[..., Path], figures: Figures, lab_key: Path) -> Callable[..., Begun]:
     """Have a pair begin: a context that gives it when it is ready."""
     key = lab_key.with_suffix(".pub").read_text().strip()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,22 @@ class Operator:
         """What a command prints; AssertionError unless it ends with `code`."""
         way = ("--ssh", f"ssh -F {self.ssh}")
         return self.installed.run(verb, self.site, *options, *way, code=code).stdout
+
+    def fails(self, verb: str, *options: str) -> str:
+        """What a command says that ends with exit code 1."""
+        way = ("--ssh", f"ssh -F {self.ssh}")
+        return self.installed.run(verb, self.site, *options, *way, code=1).stderr
+
+    def start(self, verb: str, *options: str) -> subprocess.Popen[bytes]:
+        """A command that goes on while something else happens; it may end badly."""
+        words = [verb, str(self.site), *options, "--ssh", f"ssh -F {self.ssh}"]
+        return subprocess.Popen(
+            [str(self.installed.command), *words],
+            cwd=self.installed.home,
+            env=self.installed.environment.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def status(self) -> dict[str, Any]:
         """What `appliance status` tells; its exit code is of the same mind."""

@@ -1,5 +1,5 @@
-"""The command line: `appliance check | render | explain | build | install | lab`, and for a site
-that runs `status | handover | sessions | drain | undrain`.
+"""The command line: `appliance check | render | explain | keygen | build | install | lab`, and for
+a site that runs `apply | status | handover | sessions | drain | undrain | upgrade`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import typer
 from rich.console import Console
 
 import appliance
+from appliance.cli.apply import apply
 from appliance.cli.build import build
 from appliance.cli.check import check
 from appliance.cli.drain import drain, undrain
 from appliance.cli.explain import explain
 from appliance.cli.handover import handover
 from appliance.cli.install import install
+from appliance.cli.keygen import keygen
 from appliance.cli.lab import lab
 from appliance.cli.render import render
 from appliance.cli.sessions import sessions
 from appliance.cli.status import status
+from appliance.cli.upgrade import upgrade
 from appliance.errors import SiteError, ToolError
 from appliance.run import show_commands
 
@@ -54,7 +57,8 @@ def _root(
 
     `appliance lab up SITE` boots the pair on this machine, for you to try to break.
 
-    `appliance status SITE` asks the nodes of a site that runs, over SSH.
+    `appliance status SITE` asks the nodes of a site that runs, over SSH; `appliance apply SITE`
+    puts a changed site in force on them.
     """
     if verbose:
         show_commands()
@@ -63,14 +67,17 @@ def _root(
 app.command()(check)
 app.command()(render)
 app.command()(explain)
+app.command()(keygen)
 app.command()(build)
 app.command()(install)
 app.add_typer(lab, name="lab")
+app.command()(apply)
 app.command()(status)
 app.command()(handover)
 app.command()(sessions)
 app.command()(drain)
 app.command()(undrain)
+app.command()(upgrade)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from appliance.cli.reading import read
 from appliance.image import Built, Format, Hardware
 from appliance.image import build as build_image
+from appliance.image import keys as image_keys
 from appliance.image import pins as pinned
 from appliance.render.site import render
 
@@ -39,6 +40,10 @@ def build(
             help="Take the versions of all packages from an earlier build's manifest.json.",
         ),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Sign with the keys in this folder (appliance keygen makes them)."),
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Build the base image anew as well.")
     ] = False,
@@ -47,12 +52,14 @@ def build(
 
     The first build makes a base image and keeps it in the cache; after that, a changed site takes
     seconds. In the folder: the raw disk, the same compressed, the payload of an update with its
-    checksums, and manifest.json. The same input gives the same bytes.
+    checksums, and manifest.json. The same input gives the same bytes. Without --keys the image
+    boots where the firmware asks for no signature, and its nodes take no update.
     """
     plan = read(site)
     tree, pins = render(plan), pinned.read(packages_from) if packages_from else None
     built = build_image(
         *(plan, tree, output, hardware, version),
+        keys=image_keys.load(keys) if keys else None,
         formats=formats or (),
         pins=pins,
         fresh=no_cache,

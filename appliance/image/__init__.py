@@ -10,6 +10,7 @@ from appliance import store, tools
 from appliance.image.base import Hardware, base
 from appliance.image.compose import Job, check_version, compose
 from appliance.image.formats import Format
+from appliance.image.keys import Keys
 from appliance.image.manifest import NAME
 from appliance.image.peers import Peers, peers_image
 from appliance.image.pins import Pins
@@ -18,7 +19,7 @@ from appliance.progress import step
 from appliance.render.tree import FileTree
 from appliance.verify import verify
 
-__all__ = ["Built", "Format", "Hardware", "Peers", "Pins", "build", "peers_image"]
+__all__ = ["Built", "Format", "Hardware", "Keys", "Peers", "Pins", "build", "peers_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,13 @@ def build(
     hardware: Hardware = Hardware.VM,
     version: str = "1",
     *,
+    keys: Keys | None = None,
     formats: Collection[Format] = (),
     pins: Pins | None = None,
     fresh: bool = False,
 ) -> Built:
     """Make the image of a site in the folder `out`; `fresh` builds the base anew, cached or not.
+    With `keys` all of it is signed, and its nodes take updates that are signed with the same.
 
     With `pins` it has the packages of an earlier image. Besides the raw disk it is written in
     `formats`; what there was in others goes, as it would not be this image.
@@ -53,7 +56,7 @@ def build(
     with step("Asking the programs about their files"):
         verify(tree, tree_of_tools)
     made = base(hardware, tree_of_tools, plan.firmware, pins=pins, fresh=fresh)
-    job = Job(plan, tree, made, hardware, version, frozenset(formats))
+    job = Job(plan, tree, made, hardware, version, keys, frozenset(formats))
     out = out.absolute()
     with step(f"Composing {job.name}"), store.workspace(out) as work:
         digest = compose(job, work / "new", tree_of_tools)

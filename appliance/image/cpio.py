@@ -12,12 +12,10 @@ from pathlib import PurePosixPath
 from appliance.render.tree import File
 
 
-def archive(files: Mapping[PurePosixPath, File]) -> bytes:
+def archive(files: Mapping[PurePosixPath, File | bytes]) -> bytes:
     """The archive of `files` and the folders above them; all of them root's, and of 1970."""
     entries = [(path, stat.S_IFDIR | 0o755, b"") for path in _folders(files)]
-    entries += [
-        (path, stat.S_IFREG | file.mode, file.content.encode()) for path, file in files.items()
-    ]
+    entries += [(path, *_file(file)) for path, file in files.items()]
     body = b"".join(
         _entry(number, str(path), mode, content)
         for number, (path, mode, content) in enumerate(sorted(entries), start=1)
@@ -25,7 +23,14 @@ def archive(files: Mapping[PurePosixPath, File]) -> bytes:
     return body + _entry(0, "TRAILER!!!", 0, b"")
 
 
-def _folders(files: Mapping[PurePosixPath, File]) -> Iterator[PurePosixPath]:
+def _file(file: File | bytes) -> tuple[int, bytes]:
+    """Mode and content; what is bytes anyone may read."""
+    if isinstance(file, bytes):
+        return stat.S_IFREG | 0o644, file
+    return stat.S_IFREG | file.mode, file.content.encode()
+
+
+def _folders(files: Mapping[PurePosixPath, File | bytes]) -> Iterator[PurePosixPath]:
     """Each folder above a file, once; the kernel makes none by itself."""
     above = {folder for path in files for folder in path.parents}
     yield from above - {PurePosixPath(".")}

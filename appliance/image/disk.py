@@ -53,17 +53,25 @@ class Partition:
         return f'{text}, attrs="{self.attributes}"' if self.attributes else text
 
 
-def root_ids(root_hash: str) -> tuple[uuid.UUID, uuid.UUID]:
-    """The identities of the root and of its hash tree: the two ends of the hash.
+def root_ids(version: str, root_hash: str) -> tuple[uuid.UUID, uuid.UUID]:
+    """The identities of the root and of its hash tree, by which the kernel's arguments name them.
 
-    systemd-veritysetup-generator(8) finds the two partitions by them.
+    Not the ends of the hash alone, which are usual: two versions may have the same root, and while
+    an update is written over the one the other must not be taken for it.
     """
-    return uuid.UUID(root_hash[:32]), uuid.UUID(root_hash[-32:])
+    name = f"{version} {root_hash}"
+    return uuid.uuid5(_OURS, f"root {name}"), uuid.uuid5(_OURS, f"verity {name}")
+
+
+def root_arguments(version: str, root_hash: str) -> str:
+    """The kernel's arguments for systemd-veritysetup-generator(8), beside the hash itself."""
+    root, verity = root_ids(version, root_hash)
+    return f"systemd.verity_root_data=PARTUUID={root} systemd.verity_root_hash=PARTUUID={verity}"
 
 
 def partitions(version: str, root_hash: str) -> tuple[Partition, Partition, Partition]:
     """The boot partition and slot A, in their order on the disk."""
-    root, verity = root_ids(root_hash)
+    root, verity = root_ids(version, root_hash)
     slot = MIB + ESP
     return (
         Partition("esp", _ESP_TYPE, uuid.uuid5(_OURS, "esp"), MIB, ESP),

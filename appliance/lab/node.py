@@ -40,7 +40,14 @@ class Appliance(Machine):
     """One node of the site, booted from the image as shipped."""
 
     def __init__(
-        self, ground: Ground, plan: Plan, name: str, image: Path, *, key: str | None = None
+        self,
+        ground: Ground,
+        plan: Plan,
+        name: str,
+        image: Path,
+        *,
+        key: str | None = None,
+        variables: Path = qemu.FIRMWARE_VARIABLES,
     ) -> None:
         nics = tuple(
             qemu.Nic(card, plan.networks[card].interface, qemu.mac(plan.site, name, card))
@@ -48,7 +55,9 @@ class Appliance(Machine):
         )
         config = qemu.Machine(
             name=name,
-            boot=qemu.FirmwareBoot(ground.folder / f"{name}.qcow2", ground.folder / f"{name}.vars"),
+            boot=qemu.FirmwareBoot(
+                ground.folder / f"{name}.qcow2", ground.folder / f"{name}.vars", variables
+            ),
             nics=nics,
             accelerator=ground.accelerator,
             serial_log=ground.folder / f"{name}.serial.log",

@@ -49,11 +49,12 @@ class Nic:
 @dataclass(frozen=True, slots=True)
 class FirmwareBoot:
     """Boots as the hardware would: firmware, boot loader, disk. `variables` is this machine's own
-    copy.
+    copy of the `template`, in which keys for Secure Boot may be enrolled.
     """
 
     disk: Path
     variables: Path
+    template: Path = FIRMWARE_VARIABLES
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ import select
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.node import balancing, identity, report, statefile
+from appliance.node import balancing, busy, identity, report, statefile
 from appliance.node import config as configuration
 from appliance.node.alarms import Alarms
 from appliance.node.arbiter import OBEY_S
@@ -54,6 +55,7 @@ class Agent:
     links: Links
     world: World = field(default_factory=World)
     balancing: Balancing | None = None
+    known_by: Path | None = None  # the file that says who this is
     role: Role = Role.INIT
     verdict: Verdict | None = None
     alarms: Alarms = field(default_factory=Alarms)
@@ -190,6 +192,7 @@ class Agent:
     # Housekeeping
 
     def _look(self, now: float) -> None:
+        self._know_itself()
         if self.fifo.replaced():
             log.warning("the FIFO was replaced; opened the new one")
         for unit in self.guard.look(now):
@@ -200,6 +203,12 @@ class Agent:
             if self.balancer:
                 self.balancer.look(now, self.witness.peer.present_on_first(now))
         self._end_handover(now)
+
+    def _know_itself(self) -> None:
+        """The site may be changed while this runs: its new file has come in one step."""
+        with suppress(OSError, ValueError):
+            if self.known_by:
+                self.identity = identity.read(self.known_by)
 
     def _look_at_tables(self) -> None:
         now = self.world.monotonic()
@@ -281,6 +290,7 @@ class Agent:
             wants=self.tables.wants,
             **(self.balancer.words() if self.balancer else {}),
             alarms=self.alarms,
+            busy=busy.read(self.config.busy),
         )
 
     def _write(self) -> None:
@@ -299,11 +309,13 @@ def main(argv: list[str]) -> None:
     log_to_journal()
     path = Path(argv[1]) if len(argv) > 1 else configuration.PATH
     config = configuration.parse(path.read_text())
+    known_by = path.with_name(identity.PATH.name)
     agent = Agent(
         config,
-        identity.read(path.with_name("node.json")),
+        identity.read(known_by),
         Links(config.links),
         balancing=balancing.read(path.with_name(balancing.PATH.name)),
+        known_by=known_by,
     )
     while True:
         agent.step()

@@ -11,6 +11,7 @@ from typing import Any
 Address = IPv4Address | IPv6Address
 
 PATH = Path("/etc/appliance/agent.json")
+BUSY = Path("/run/appliance/busy")
 
 # UDP, between the nodes' own addresses on the sync networks. conntrackd's is registered with
 # nobody, but what its manual uses; ours follow it.
@@ -52,6 +53,7 @@ class Config:
     state: Path = Path("/run/appliance/state.json")
     handover: Path = Path("/run/appliance/handover")
     yields: Path = Path("/run/appliance/yields")
+    busy: Path = BUSY
     expectations: Path = Path("/run/appliance/expectations")
     expectations_state: Path = Path("/run/appliance/expectations.json")
     gate_s: float = 15.0

@@ -23,11 +23,14 @@ NODE = Path("etc/appliance/node.json")
 AGENT = Path("etc/appliance/agent.json")
 STATE = Path("run/appliance/state.json")
 EXPECTATIONS = Path("run/appliance/expectations.json")
+HEALTH = Path("run/appliance/health.json")
 _RELEASE = Path("etc/os-release")
 
 # The agent writes each second, and hears the peer's as often.
 _HANGS_S = 5.0
 _SILENT_S = 5.0
+# What looks after the firewall does so each quarter of a minute, and without any hurry.
+_WATCHED_S = 90.0
 
 Facts = dict[str, Any]
 
@@ -53,11 +56,13 @@ def gather(root: Path = Path("/")) -> Facts:
         "role_s": _since(now, state, "since", "monotonic"),
         "peer_s": _since(now, state, "peer", "heard"),
         "expectations": read_json(root / EXPECTATIONS),
+        "health": read_json(root / HEALTH),
         "units": health.units(root),
         "balancing": served.gather(root, state),
     }
     facts["problems"] = [
         *health.problems(root, facts["units"]),
+        *_of_watch(now, facts["health"]),
         *of_pair(facts),
         *served.problems(facts["balancing"]),
     ]
@@ -86,8 +91,18 @@ def _since(now: float, state: Mapping[str, Any] | None, *path: str) -> float | N
 # What is wrong
 
 
-def of_pair(facts: Facts) -> Iterator[str]:
-    """What is wrong with this node as one of a pair."""
+def _of_watch(now: float, told: Mapping[str, Any] | None) -> Iterator[str]:
+    """What only a process with the rights for it can find out; nothing when it has yet to look."""
+    if told is None:
+        return
+    if (age := now - told["written"]["monotonic"]) > _WATCHED_S:
+        yield f"nobody has looked after the firewall for {age:.0f} s"
+    elif told["ruleset"]:
+        yield told["ruleset"]
+
+
+def of_pair(facts: Facts, *, mixed: bool = False) -> Iterator[str]:
+    """What is wrong with this node as one of a pair; `mixed`: the two may differ in their image."""
     state, age = facts["state"], facts["state_age_s"]
     if not facts["pair"]:
         return
@@ -100,7 +115,7 @@ def of_pair(facts: Facts) -> Iterator[str]:
         for name, text in (at(facts, "expectations", "alarms") or {}).items():
             yield f"alarm {name}: {text}"
         if "peer" in state:
-            yield from _of_peer(facts, state["peer"])
+            yield from _of_peer(facts, state["peer"], mixed=mixed)
 
 
 def _of_state(state: Mapping[str, Any]) -> Iterator[str]:
@@ -116,7 +131,7 @@ def _of_state(state: Mapping[str, Any]) -> Iterator[str]:
         yield f"alarm {name}: {text}"
 
 
-def _of_peer(facts: Facts, peer: Mapping[str, Any] | None) -> Iterator[str]:
+def _of_peer(facts: Facts, peer: Mapping[str, Any] | None, *, mixed: bool) -> Iterator[str]:
     if peer is None:
         yield "the peer's agent is not heard"
         return
@@ -126,7 +141,8 @@ def _of_peer(facts: Facts, peer: Mapping[str, Any] | None) -> Iterator[str]:
     roles = (facts["state"]["role"], peer["role"])
     if roles.count(Role.MASTER) != 1:
         yield "both nodes are active" if Role.MASTER in roles else "no node is active"
-    yield from differences(facts, peer)
+    if not mixed:
+        yield from differences(facts, peer)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:

@@ -1,15 +1,12 @@
-"""Tell whether this boot is healthy: `python3 -m appliance.node.health`, exit code 0 or 1.
+"""What is wrong with this router by itself: its units, and its firewall.
 
-systemd runs it before boot-complete.target. A trial of a new image that is not healthy is rebooted,
-and the boot loader falls back to the image before it after a few of them.
+`appliance.node.trial` decides by it whether a boot is good, `appliance-status` tells of it.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +17,7 @@ NODE = Path("etc/appliance/node.json")
 UNITS = {
     "systemd-networkd.service": NODE,
     "nftables.service": NODE,
+    "appliance-watch.service": NODE,
     "appliance-agent.service": Path("etc/appliance/agent.json"),
     "appliance-expectations.service": Path("etc/appliance/agent.json"),
     "conntrackd.service": Path("etc/conntrackd/conntrackd.conf"),
@@ -33,10 +31,6 @@ UNITS = {
 
 # The closed firewall has the same table; only a site's rules have this chain.
 _OF_THE_SITE = "chain known"
-
-# Services that are restarted when they fail get this long to come up, in seconds.
-_PATIENCE_S = 60.0
-_POLL_S = 1.0
 
 
 def units(root: Path = Path("/")) -> dict[str, str]:
@@ -66,23 +60,6 @@ def identity(root: Path = Path("/")) -> str:
     return f"{node['node']} of {node['site']} ({node['digest'][:12]})"
 
 
-def main() -> int:
-    """Look until all is well, or patience ends; say which."""
-    known = (Path("/") / NODE).is_file()
-    deadline = time.monotonic() + (_PATIENCE_S if known else 0)
-    while (wrong := list(problems())) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)  # poll
-    for each in wrong:
-        print(f"appliance: not healthy: {each}")
-    if not wrong:
-        print(f"appliance: healthy, {identity()}")
-    return 1 if wrong else 0
-
-
 def _output(*argv: str) -> str:
     """What a program says, whether or not it is content."""
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

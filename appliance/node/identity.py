@@ -23,14 +23,26 @@ class Identity:
 def read(path: Path = PATH, release: Path = RELEASE) -> Identity:
     """As the image was built; OSError when it has no site."""
     facts = json.loads(path.read_text())
-    return Identity(facts["node"], facts["site"], facts["digest"], _version(release))
+    _, version = image(release)
+    return Identity(facts["node"], facts["site"], facts["digest"], version)
 
 
-def _version(release: Path) -> str:
-    """IMAGE_VERSION of os-release(5); empty where the system is no image."""
+def image(release: Path = RELEASE) -> tuple[str, str]:
+    """Site and version of the image; empty where the system is none."""
+    told = _image(release)
+    return told.get("IMAGE_ID", ""), told.get("IMAGE_VERSION", "")
+
+
+def hardware(release: Path = RELEASE) -> str:
+    """What the image is made for; empty where the system is no image."""
+    return _image(release).get("VARIANT_ID", "")
+
+
+def _image(release: Path) -> dict[str, str]:
+    """What os-release(5) says."""
     try:
         lines = release.read_text().splitlines()
     except OSError:
-        return ""
-    said = (line.partition("=")[2].strip('"') for line in lines if line[:14] == "IMAGE_VERSION=")
-    return next(said, "")
+        return {}
+    pairs = (line.partition("=") for line in lines)
+    return {name: value.strip('"') for name, _, value in pairs}

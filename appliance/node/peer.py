@@ -33,7 +33,8 @@ class Word:
     from the other's. `active` is its
     latest time as the active node: how many seconds ago it began and ended (0: it has not).
     `dead` are the network cards on which no neighbour answers it, `neighbours` some that do.
-    `wants` asks for the whole table anew.
+    `wants` asks for the whole table anew. `busy` is what it is at that must not happen on both
+    nodes at once (see `busy.py`).
 
     Of IPVS, None where nothing is balanced: `connections` and `templates` are how many it has;
     `lacks` asks for all of them; `takes` says that they would be taken in, `replays` that they are
@@ -62,6 +63,7 @@ class Word:
     lacks: bool = False
     replays: bool = False
     alarms: dict[str, str] = field(default_factory=dict)
+    busy: str = ""
 
 
 def encode(word: Word) -> bytes:

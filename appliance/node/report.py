@@ -49,6 +49,6 @@ def _peer(agent: Agent, now: float) -> dict[str, Any] | None:
     if word is None:
         return None
     names = ("node", "site", "digest", "version", "role", "role_s", "internal", "external")
-    more = ("connections", "templates", "yields", "dead", "alarms")
+    more = ("connections", "templates", "yields", "dead", "alarms", "busy")
     told = {name: getattr(word, name) for name in (*names, *more)}
     return {"heard": agent.witness.peer.heard, **told}

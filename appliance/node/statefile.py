@@ -14,8 +14,13 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
     Everybody may read it, whatever else the writer keeps to himself.
     """
+    replace(path, json.dumps(state, indent=1) + "\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """The same with any text."""
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(json.dumps(state, indent=1) + "\n")
+    fresh.write_text(text)
     fresh.chmod(0o644)
     os.replace(fresh, path)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance.node import facts as known
-from appliance.node import served
+from appliance.node import images, served, trial
 from appliance.node.facts import Facts, at
+from appliance.node.images import Boot
 
 _HELP = "Say how this node is. Exit code 0: healthy; 1: not, with what is wrong."
 
@@ -110,7 +111,41 @@ def _expectations(facts: Facts) -> str:
     return f"{told['here']} here, {told['held']} held for the peer, {left}"
 
 
+def _image(root: Path) -> dict[str, Any]:
+    """Of this machine, whatever else its files are of."""
+    return images.describe(trial.here(root), Path("/proc/cmdline").read_text())
+
+
+def image(facts: Facts) -> str:
+    """The image that runs, its slot, and how the loader sees its boot."""
+    told = facts.get("image") or {}
+    slot = f" in slot {told['slot']}" if told.get("slot") else ""
+    return f"{facts['version'] or '?'}{slot}: {_BOOTS.get(told.get('boot', ''), '?')}"
+
+
+def other_image(facts: Facts) -> str:
+    """The image beside it, and what the loader would do with it."""
+    other = at(facts, "image", "other")
+    if not other:
+        return "none"
+    left = other["left"]
+    words = {None: "good", 0: "has failed"}.get(left, f"not tried yet, {left} tries")
+    return f"{other['version']}: {words}"
+
+
+# In the words of systemd-bless-boot(8), which are made for programs.
+_BOOTS = {
+    Boot.CLEAN: "good",
+    Boot.GOOD: "good",
+    Boot.BAD: "has failed",
+    Boot.DIRTY: "on its last trial",
+    Boot.INDETERMINATE: "on trial",
+}
+
+
 def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield "image", image(facts)
+    yield "other image", other_image(facts)
     if facts["pair"]:
         state = facts["state"] or {}
         since = f"for {span(facts['role_s'])}, since {moment(at(state, 'since', 'wall'))}"
@@ -153,7 +188,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    facts = known.gather(arguments.root) | {"versions": known.versions()}
+    facts = known.gather(arguments.root)
+    facts |= {"versions": known.versions(), "image": _image(arguments.root)}
     print(json.dumps(facts, indent=1) if arguments.json else text(facts))
     return 0 if facts["healthy"] else 1
 

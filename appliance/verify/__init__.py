@@ -11,19 +11,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from appliance.errors import ToolError
-from appliance.render.site import NETWORKS, RULESET
+from appliance.node import proof
+from appliance.render.site import RULESET
 from appliance.render.tree import FileTree, NodeFiles
 from appliance.run import pasteable, run
 from appliance.tools import ToolsTree
 from appliance.verify import binding
 
-_INSIDE = Path(__file__).with_name("inside.py")
 _ASK_LIBRARY = "import sys; from appliance.verify import binding; sys.exit(binding.main())"
 _LIMIT_S = 60.0
 
@@ -32,7 +31,7 @@ def verify(tree: FileTree, tools: ToolsTree) -> None:
     """Raise ToolError with all that was refused, by node, file and program."""
     with TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
         # The tools tree hides this machine's /usr, where this package may lie.
-        script = shutil.copy(_INSIDE, folder)
+        script = shutil.copy(proof.__file__, folder)
         library = [pool.submit(_library, *each) for each in tree.items()]
         programs = [pool.submit(_programs, *each, tools, script) for each in tree.items()]
     refused = [words for each in (*library, *programs) for words in each.result()]
@@ -66,22 +65,9 @@ def _true_root() -> bool:
 def _programs(node: str, files: NodeFiles, tools: ToolsTree, script: str) -> list[str]:
     """All files by the programs of the tools tree."""
     check = ["unshare", "--net", "--mount", "python3", script]
-    job = {
-        "files": {str(path): file.content for path, file in files.items()},
-        "links": dict(_links(files)),
-        "root": _true_root(),
-    }
+    job = proof.job({str(path): each.content for path, each in files.items()}, root=_true_root())
     done = run(tools.inside(check), stdin=json.dumps(job), timeout=_LIMIT_S)
     return [_words(node, *refusal) for refusal in json.loads(done.stdout)]
-
-
-def _links(files: NodeFiles) -> Iterator[tuple[str, list[str]]]:
-    """Each network card's name with its addresses, as networkd's files say."""
-    for path, file in files.items():
-        if path.parent == NETWORKS and path.suffix == ".network":
-            pairs = [line.split("=", 1) for line in file.content.splitlines() if "=" in line]
-            name = next(value for key, value in pairs if key == "Name")
-            yield name, [value for key, value in pairs if key == "Address"]
 
 
 def _words(node: str, path: str, program: str, said: str) -> str:

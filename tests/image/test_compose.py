@@ -15,6 +15,9 @@ from appliance import image
 from appliance.errors import ToolError
 from appliance.image import disk
 from appliance.image.manifest import sha256
+from appliance.node import layer
+from appliance.node.payload import DESCRIPTION, SUMS, describe
+from appliance.render import layers
 from appliance.render.site import render
 
 MIB = 1 << 20
@@ -47,8 +50,15 @@ def test_the_disk_has_the_boot_partition_and_slot_a(inside, built, vm_base) -> N
         256 * MIB,
         8 * MIB,
     ]
-    ids = (root["uuid"] + verity["uuid"]).replace("-", "").lower()
-    assert ids == vm_base.facts().root_hash
+    ids = disk.root_ids("7", vm_base.facts().root_hash)
+    assert (root["uuid"].lower(), verity["uuid"].lower()) == tuple(map(str, ids))
+
+
+def test_versions_with_the_same_root_have_each_their_own_partitions(vm_base) -> None:
+    """Else the one that is half written could be taken for the one that is to boot."""
+    root_hash = vm_base.facts().root_hash
+    ids = [each for version in "78" for each in disk.root_ids(version, root_hash)]
+    assert len(set(ids)) == 4
 
 
 def test_the_sizes_are_those_that_the_first_boot_declares() -> None:
@@ -103,9 +113,21 @@ def test_the_root_verifies(inside, built, vm_base, tmp_path: Path) -> None:
 
 
 def test_the_kernel_knows_the_root_and_the_version(inside, built, vm_base) -> None:
-    assert f"roothash={vm_base.facts().root_hash}" in section(inside, built, "cmdline").split()
+    root_hash = vm_base.facts().root_hash
+    arguments = section(inside, built, "cmdline").split()
+    root, verity = disk.root_ids("7", root_hash)
+    assert f"roothash={root_hash}" in arguments
+    assert f"systemd.verity_root_data=PARTUUID={root}" in arguments
+    assert f"systemd.verity_root_hash=PARTUUID={verity}" in arguments
     release = tomllib.loads("\n".join(_quoted(section(inside, built, "osrel"))))
     assert (release["IMAGE_ID"], release["IMAGE_VERSION"]) == ("testcase", "7")
+
+
+def test_each_nodes_files_are_named_by_their_digests(built, plan) -> None:
+    kernel = uki(built).read_bytes()
+    for node, each in layers.manifests(plan, render(plan)).items():
+        assert f"appliance-site/{node}/{layer.PATH}".encode() in kernel
+        assert kernel.count(each.text.encode()) == 1
 
 
 def _quoted(release: str) -> list[str]:
@@ -141,6 +163,23 @@ def test_the_update_has_checksums_and_unpacks_to_the_partitions(inside, built, v
             check=True,
         )
         assert unpacked.stdout == part.read_bytes()
+
+
+def test_the_update_says_what_it_is(built, plan, vm_base) -> None:
+    told = describe((built.payload / DESCRIPTION).read_text())
+    assert (told.site, told.version, told.hardware) == ("testcase", "7", "vm")
+    assert told.digest == plan.digest
+    assert told.virtual == ["192.168.0.100", "192.168.1.100"]
+    assert (told.root, told.verity) == (
+        vm_base.root.stat().st_size,
+        vm_base.verity.stat().st_size,
+    )
+    assert told.files == {
+        path.name: path.stat().st_size
+        for path in built.payload.iterdir()
+        if path.name not in (DESCRIPTION, SUMS)
+    }
+    assert told.kernel in told.files
 
 
 def test_unpacked_the_compressed_disk_is_the_disk(inside, built, tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def test_the_closed_firewall_is_there(listing, cat) -> None:
         "multi-user.target.wants/appliance-expectations.service",
         "multi-user.target.wants/appliance-collect.service",
         "multi-user.target.wants/appliance-metrics.service",
+        "multi-user.target.wants/appliance-watch.service",
         "multi-user.target.wants/rsyslog.service",
+        "sysinit.target.wants/appliance-layer.service",
         "sysinit.target.wants/systemd-timesyncd.service",
         "ssh.service.wants/appliance-hostkey.service",
     ],
@@ -107,6 +109,14 @@ def test_the_drivers_of_a_virtual_router_are_there(listing, cat, module: str) ->
     kernels = matching(listing, r"^/usr/lib/modules/[^/]+$")
     built_in = cat(f"{kernels[0][1:]}/modules.builtin")
     assert matching(listing, rf"/{module}\.ko$") or f"/{module}.ko" in built_in
+
+
+def test_what_verifies_and_writes_an_update_is_there(listing) -> None:
+    assert {"/usr/bin/gpg", "/usr/bin/appliance-update", "/usr/sbin/fsck.vfat"} <= listing
+    for program in ("systemd-sysupdate", "systemd-pull", "systemd-bless-boot"):
+        assert f"/usr/lib/systemd/{program}" in listing
+    assert len(matching(listing, r"^/usr/lib/sysupdate\.d/\S+\.transfer$")) == 3
+    assert not matching(listing, r"/import-pubring\.gpg$"), "that is the site's"
 
 
 def test_no_older_filter_rules_beside_ours(listing) -> None:

@@ -44,6 +44,13 @@ _SYSCTL = (
 )
 
 
+# What keepalived's unit allows it: it does not survive a reload with limits of its own.
+LIMITS = (
+    *("prlimit", "--rttime=1000000:2000000"),
+    *("setpriv", "--bounding-set=-sys_resource"),
+)
+
+
 class TimeUpError(AssertionError):
     """A wait came to its deadline; the text says what was seen last."""
 
@@ -175,7 +182,7 @@ class Node:
             program.symlink_to("/usr/sbin/keepalived")
             program.with_name("keepalived.config-opts").write_text("\n")
         self.start(
-            *("keepalived", program, "--dont-fork", "--log-console", "--vrrp", "-f"),
+            *("keepalived", *LIMITS, program, "--dont-fork", "--log-console", "--vrrp", "-f"),
             self.folder / "etc/keepalived/keepalived.conf",
         )
 

@@ -155,3 +155,27 @@ def test_a_router_that_does_not_know_its_node(
 )
 def test_spans_of_time(seconds: float | None, words: str) -> None:
     assert status.span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ({"slot": "a", "boot": "clean", "other": None}, ("7 in slot a: good", "none")),
+        (
+            {"slot": "b", "boot": "indeterminate", "other": {"version": "6", "left": None}},
+            ("7 in slot b: on trial", "6: good"),
+        ),
+        (
+            {"slot": "a", "boot": "good", "other": {"version": "8", "left": 3}},
+            ("7 in slot a: good", "8: not tried yet, 3 tries"),
+        ),
+        (
+            {"slot": None, "boot": "unknown", "other": {"version": "8", "left": 0}},
+            ("7: ?", "8: has failed"),
+        ),
+        (None, ("7: ?", "none")),
+    ],
+)
+def test_the_images_in_words(image: dict[str, Any] | None, words: tuple[str, str]) -> None:
+    facts = {"version": "7"} | ({"image": image} if image else {})
+    assert (status.image(facts), status.other_image(facts)) == words

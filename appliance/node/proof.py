@@ -1,8 +1,9 @@
-"""Checks of one node's files by Debian 13's programs; runs within the tools tree, alone.
+"""Checks of one node's files by the programs that will read them; runs alone, in namespaces.
 
-Run by its python3, in a network and mount namespace of its own, with a job (JSON) on
-standard input: the files, the network cards with their addresses, and whether we are truly root.
-Prints a JSON list of what was refused, as [path, program, words]. Standard library only.
+Started by a python3 in a network and mount namespace of its own, with a job (JSON, as `job` makes
+it) on standard input: by a build within the tools tree, and by a router before it changes its site.
+Prints a JSON list of what was refused, as [path, program, words]. Standard library only, and
+nothing of this package.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 Refusal = tuple[str, str, str]
 
@@ -28,6 +30,7 @@ SSHD = "etc/ssh/sshd_config.d/10-appliance.conf"
 KEYS = "etc/ssh/authorized_keys/root"
 SCRIPTS = "etc/appliance/checks/"
 RSYSLOG = "etc/rsyslog.conf"
+NETWORKS = "etc/systemd/network/"
 
 # What systemd makes on the router before the programs start.
 FOLDERS = ("/run/appliance", "/run/conntrackd", "/run/sshd", "/var/lib/appliance/drain")
@@ -50,6 +53,25 @@ FRAME = (
 
 LIMIT_S = 10.0
 STATISTICS = 21  # the request of `conntrackd -s`, by its number in conntrackd.h
+
+
+def job(
+    files: Mapping[str, str], only: Collection[str] | None = None, *, root: bool = True
+) -> dict[str, Any]:
+    """What to check: all of a node's files, or `only` some of them beside the others; and whether
+    we are truly root.
+    """
+    chosen = list(files if only is None else only)
+    return {"files": dict(files), "only": chosen, "links": dict(_links(files)), "root": root}
+
+
+def _links(files: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """Each network card's name with its addresses, as networkd's files say."""
+    for path, content in files.items():
+        if path.startswith(NETWORKS) and path.endswith(".network"):
+            pairs = [line.split("=", 1) for line in content.splitlines() if "=" in line]
+            name = next(value for key, value in pairs if key == "Name")
+            yield name, [value for key, value in pairs if key == "Address"]
 
 
 def main() -> None:
@@ -75,8 +97,9 @@ def main() -> None:
     for path in job["files"]:
         if path.startswith(SCRIPTS):
             checks[path] = partial(script, path)
-    refusals = [each for path, check in checks.items() if path in job["files"] for each in check()]
-    json.dump(refusals, sys.stdout)
+    asked = job["files"].keys() & set(job["only"])
+    refused = [each for path, check in checks.items() if path in asked for each in check()]
+    json.dump(refused, sys.stdout)
 
 
 def call(*argv: str, stdin: str | None = None) -> None:
