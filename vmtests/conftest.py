@@ -228,9 +228,11 @@ def pair(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def operator(pair: Lab, installed: Installed, lab_key: Path, tmp_path: Path) -> Iterator[Operator]:
+def operator(
+    pair: Lab, installed: Installed, lab_key: Path, keys: Path, tmp_path: Path
+) -> Iterator[Operator]:
     """Who asks a healthy pair over SSH, with the installed command."""
-    with operating(pair, installed, lab_key, tmp_path) as operator:
+    with operating(pair, installed, lab_key, keys, tmp_path) as operator:
         yield operator
 
 

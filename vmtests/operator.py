@@ -21,16 +21,21 @@ HEALTHY_WITHIN = 60  # seconds: conntrackd's and the agents' own delays, on a sl
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """The installed command, and the way to the nodes."""
+    """The installed command, the way to the nodes, and the keys that their image is signed with."""
 
     installed: Installed
     site: Path
     ssh: Path
+    keys: Path
 
     def run(self, verb: str, *options: str, code: int = 0) -> str:
         """What a command prints; AssertionError unless it ends with `code`."""
         way = ("--ssh", f"ssh -F {self.ssh}")
         return self.installed.run(verb, self.site, *options, *way, code=code).stdout
+
+    def apply(self, *options: str, code: int = 0) -> str:
+        """Put the site file in force; as `run`."""
+        return self.run("apply", "--keys", str(self.keys), *options, code=code)
 
     def fails(self, verb: str, *options: str) -> str:
         """What a command says that ends with exit code 1."""
@@ -68,13 +73,15 @@ class Operator:
 
 
 @contextmanager
-def operating(pair: Lab, installed: Installed, key: Path, folder: Path) -> Iterator[Operator]:
-    """An operator of a healthy pair; `key` may log in to its nodes."""
+def operating(
+    pair: Lab, installed: Installed, key: Path, keys: Path, folder: Path
+) -> Iterator[Operator]:
+    """Of a healthy pair; `key` may log in to its nodes, with `keys` its image was signed."""
     service = Service(pair, threading.Event(), key)
     with serving(service):
         way = folder / "lab.conf"
         way.write_text(installed.run("lab", "ssh-config", "--site", pair.plan.site).stdout)
-        operator = Operator(installed, installed.home / f"{pair.plan.site}.yaml", way)
+        operator = Operator(installed, installed.home / f"{pair.plan.site}.yaml", way, keys)
         until(lambda: not operator.problems(), HEALTHY_WITHIN, "a healthy pair")
         yield operator
     service.gone.set()

@@ -41,7 +41,7 @@ def text(operator: Operator) -> Iterator[str]:
     text = operator.site.read_text()
     yield text
     operator.site.write_text(text)
-    operator.run("apply")
+    operator.apply()
 
 
 def with_rule(text: str, port: int) -> str:
@@ -88,7 +88,7 @@ def test_no_session_and_no_role_is_lost_by_a_changed_rule(
         traffic.moves(30)
         operator.site.write_text(with_route(with_rule(text, 9991)))
         begin = time.monotonic()
-        print(operator.run("apply", "--confirm-within", "60s"))
+        print(operator.apply("--confirm-within", "60s"))
         took = time.monotonic() - begin
         traffic.moves(30)
         reports = traffic.stop()
@@ -103,7 +103,7 @@ def test_no_session_and_no_role_is_lost_by_a_changed_rule(
     until(lambda: not operator.problems(), HEALTHY_WITHIN, "a healthy pair")
     assert digests(operator) == {read(operator.site).digest}
     operator.site.write_text(with_rule(text, 9991))
-    operator.run("apply")
+    operator.apply()
     assert routed(pair) == [False, False]
     assert watch.takeovers() == 0
 
@@ -121,7 +121,7 @@ def test_how_long_a_changed_rule_takes(
     for number in rounds(1, 5):
         operator.site.write_text(with_rule(text, 9000 + number))
         begin = time.monotonic()
-        operator.run("apply")
+        operator.apply()
         took.append(time.monotonic() - begin)
     figure = figures.add("a changed rule applied to a pair", "s", *took, goal="at most 10 s")
     if full:  # on a busy machine it says nothing
@@ -132,11 +132,11 @@ def test_power_that_is_cut_in_the_middle_leaves_the_old_site_and_a_kept_one_outl
     pair: Lab, operator: Operator, text: str
 ) -> None:
     operator.site.write_text(with_rule(text, 9992))
-    operator.run("apply")
+    operator.apply()
     kept, lost = read(operator.site).digest, pair.standby()
     operator.site.write_text(with_rule(text, 9993))
     with ThreadPoolExecutor() as pool:
-        applying = pool.submit(operator.run, "apply", "--confirm-within", f"{SHORT}s", code=1)
+        applying = pool.submit(operator.apply, "--confirm-within", f"{SHORT}s", code=1)
         lost.wait_until("grep -qE 'begun|on trial' /run/appliance/apply/trial.json", 60)
         lost.kill()
         lost.start()
@@ -159,7 +159,7 @@ def test_a_site_that_locks_its_operator_out_is_gone_in_time(
     other = ssh.make_key(tmp_path).with_suffix(".pub").read_text().strip()
     operator.site.write_text(text.replace("keys: []", f'keys: ["{other}"]'))
     with ThreadPoolExecutor() as pool:
-        applying = pool.submit(operator.run, "apply", "--confirm-within", f"{SHORT}s", code=1)
+        applying = pool.submit(operator.apply, "--confirm-within", f"{SHORT}s", code=1)
         hurt = pair.standby()
         hurt.wait_until("grep -q 'on trial' /run/appliance/apply/trial.json", 60)
         begin = time.monotonic()
