@@ -96,11 +96,6 @@ class Change:
         """Whether an active node would lose its role by it."""
         return Step.RESTART in self.steps and not self.apart
 
-    @property
-    def nothing(self) -> bool:
-        """Whether the files are the same."""
-        return not (self.written or self.removed)
-
     def as_json(self) -> dict[str, Any]:
         """The form in which a node tells of it."""
         return {**asdict(self), "yields": self.yields}
