@@ -158,9 +158,9 @@ def begin(identity: str, terms: Terms, root: Path) -> Answer:
         begun = _begun(old, whole, found, root)
         begun = replace(begun, aside=terms.aside)
         vault.put(whole, root)
-        busy.tell(CHANGE, root / _BUSY)
         _arm(identity, terms.within_s)
         probation.write(begun, root)
+        busy.tell(CHANGE, root / _BUSY)
         _try(begun, found, terms, root)
         probation.write(replace(begun, state=State.ON_TRIAL), root)
     return {"identity": identity}

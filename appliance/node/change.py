@@ -96,11 +96,6 @@ class Change:
         """Whether an active node would lose its role by it."""
         return Step.RESTART in self.steps and not self.apart
 
-    @property
-    def nothing(self) -> bool:
-        """Whether the files are the same."""
-        return not (self.written or self.removed)
-
     def as_json(self) -> dict[str, Any]:
         """The form in which a node tells of it."""
         return {**asdict(self), "yields": self.yields}
@@ -157,7 +152,7 @@ def _meant(files: Files, path: str) -> list[str] | None:
 # keepalived
 
 
-_MAY_DIFFER = ("priority", "nopreempt", "virtual_ipaddress", "virtual_ipaddress_excluded")
+_MAY_DIFFER = ("priority", "nopreempt", "virtual_ipaddress_excluded")
 
 
 def _of_keepalived(old: str | None, new: str | None) -> tuple[set[Step], bool]:
@@ -189,8 +184,8 @@ def _not_reloaded(old: Block, new: Block) -> bool:
 
 
 def _voted(sections: Mapping[str, Block]) -> dict[str, Block]:
-    """What the two nodes have to agree upon, or they do not take each other's adverts. Priorities
-    may differ, and so may the addresses: keepalived says so in its log, and takes the advert.
+    """What the two nodes have to agree upon, or they do not take each other's adverts: keepalived
+    throws away one with other addresses. Priorities may differ, and what is not advertised.
     """
     return {
         head: each.without(*_MAY_DIFFER)

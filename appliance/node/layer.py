@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 PATH = Path("etc/appliance/manifest.json")
@@ -140,8 +140,3 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
-
-
-def folders(paths: Iterable[str]) -> set[PurePosixPath]:
-    """The folders that these files lie in."""
-    return {PurePosixPath(path).parent for path in paths}
