@@ -13,7 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from appliance.node import statefile
 from appliance.node.payload import RefusedError
+from appliance.node.programs import said
 
 _BLESS = "/usr/lib/systemd/systemd-bless-boot"
 _KERNELS = Path("EFI/Linux")
@@ -120,7 +122,7 @@ def describe(found: Images | None, cmdline: str) -> dict[str, Any]:
 
 def boot_partition() -> Path:
     """Where it is mounted; RefusedError when there is none."""
-    if path := _output("bootctl", "--print-esp-path"):
+    if path := said("bootctl", "--print-esp-path"):
         return Path(path)
     raise RefusedError("there is no boot partition: this machine was not started by its loader")
 
@@ -128,7 +130,7 @@ def boot_partition() -> Path:
 def boot_state() -> Boot:
     """Of this boot."""
     try:
-        return Boot(_output(_BLESS, "status"))
+        return Boot(said(_BLESS, "status"))
     except ValueError:
         return Boot.UNKNOWN
 
@@ -136,7 +138,7 @@ def boot_state() -> Boot:
 def slots(cmdline: str) -> tuple[Slot, ...]:
     """The disk's slots in their order; the kernel's arguments name the running one."""
     found = re.search(r"\bsystemd\.verity_root_data=PARTUUID=(\S+)", cmdline)
-    told = _output("lsblk", "--json", "--bytes", "--output", "PARTN,PARTTYPE,PARTUUID,SIZE")
+    told = said("lsblk", "--json", "--bytes", "--output", "PARTN,PARTTYPE,PARTUUID,SIZE")
     listed = json.loads(told or "{}").get("blockdevices", [])
     parts = sorted((each for each in listed if each["partn"]), key=lambda each: each["partn"])
     roots = [each for each in parts if each["parttype"] == ROOT_TYPE]
@@ -166,11 +168,7 @@ def mark_bad(image: Image) -> None:
 
 def settle(folder: Path) -> None:
     """What was changed in a folder is on the disk when this returns. FAT has no journal."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    statefile.sync(folder)
     os.sync()
 
 
@@ -178,12 +176,3 @@ def _must(*argv: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RefusedError(f"{argv[0]}: {done.stderr.strip()}")
-
-
-def _output(*argv: str) -> str:
-    """What a program says; nothing when it fails."""
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -7,9 +7,10 @@ what is listed there is what has to be listed here. So nothing depends on how nf
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from appliance.node.programs import said
 
 FILE = Path("etc/nftables.conf")
 TABLE = ("inet", "appliance")
@@ -28,7 +29,7 @@ class Ruleset:
 
     def problem(self) -> str | None:
         """What is wrong with the kernel's rules; None when they are as the file makes them."""
-        loaded = digest(_output(*_LIST))
+        loaded = digest(said(*_LIST))
         if loaded is None:
             return "the firewall is not loaded"
         if loaded != self._expected():
@@ -39,7 +40,7 @@ class Ruleset:
         text = self.file.read_bytes() if self.file.is_file() else b""
         if self._made is None or text != self._of:
             load = f'nft -f "$0" && exec {" ".join(_LIST)}'
-            self._made = digest(_output("unshare", "--net", "sh", "-c", load, str(self.file)))
+            self._made = digest(said("unshare", "--net", "sh", "-c", load, str(self.file)))
             self._of = text
         return self._made
 
@@ -47,9 +48,3 @@ class Ruleset:
 def digest(listed: str) -> str | None:
     """The SHA-256 of what nft lists; None when there is nothing."""
     return hashlib.sha256(listed.encode()).hexdigest() if listed else None
-
-
-def _output(*argv: str) -> str:
-    """What a program says; nothing when it fails."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -25,6 +25,15 @@ def replace(path: Path, text: str) -> None:
     os.replace(fresh, path)
 
 
+def sync(folder: Path) -> None:
+    """Which names a folder has is on the disk when this returns."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def read(path: Path) -> dict[str, Any]:
     """The state as last written; OSError without one."""
     state: dict[str, Any] = json.loads(path.read_text())

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from appliance.node import layer, seal
+from appliance.node import layer, seal, statefile
 from appliance.node.layer import BadLayerError, Layer, Manifest
 
 PLACE = Path("var/lib/appliance/site")
@@ -84,7 +84,7 @@ def choose_none(root: Path) -> None:
     """Have the next boots take the image's own site."""
     if (root / PLACE / _CHOSEN).exists():
         (root / PLACE / _CHOSEN).unlink()
-        _sync(root / PLACE)
+        statefile.sync(root / PLACE)
     _clear(root, None)
 
 
@@ -122,12 +122,4 @@ def _write(path: Path, text: str) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    statefile.sync(path.parent)
