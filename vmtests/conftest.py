@@ -92,8 +92,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def measures(item: pytest.Item) -> bool:
-    """Whether a test is about a figure."""
-    return item.get_closest_marker("figures") is not None
+    """Whether a test is about a figure, and is to be alone for it.
+
+    `figures(beside=True)`: in the short form it may have others beside it, as it judges no more
+    there than they leave it.
+    """
+    marker = item.get_closest_marker("figures")
+    beside = marker and marker.kwargs.get("beside") and not item.config.getoption("--full")
+    return bool(marker and not beside)
 
 
 def site(item: pytest.Item) -> str:

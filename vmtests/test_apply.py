@@ -108,7 +108,7 @@ def test_no_session_and_no_role_is_lost_by_a_changed_rule(
     assert watch.takeovers() == 0
 
 
-@pytest.mark.figures
+@pytest.mark.figures(beside=True)
 def test_how_long_a_changed_rule_takes(
     operator: Operator,
     text: str,

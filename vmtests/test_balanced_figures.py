@@ -35,7 +35,7 @@ MILLISECONDS = 1000
 
 Rounds = Callable[[int, int], range]
 
-pytestmark = pytest.mark.figures
+pytestmark = pytest.mark.figures(beside=True)
 on_this_site = on(SITE, {"public": 1})
 
 

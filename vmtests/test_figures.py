@@ -51,6 +51,7 @@ def same(folder: Path) -> None:
         assert (folder / "one" / name).read_bytes() == (folder / "other" / name).read_bytes()
 
 
+@pytest.mark.figures(beside=True)
 def test_rebuild(
     full: bool, timed: Build, figures: Figures, rounds: Rounds, tmp_path: Path
 ) -> None:

@@ -117,7 +117,7 @@ def test_what_is_not_as_it_was_signed_is_refused(
         assert session.stop().survived
 
 
-@pytest.mark.figures
+@pytest.mark.figures(beside=True)
 def test_an_upgrade_of_the_pair_loses_no_session(
     pair: Lab, operator: Operator, others: tuple[Path, Path], figures: Figures, rounds: Rounds
 ) -> None:
