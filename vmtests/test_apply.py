@@ -30,7 +30,6 @@ CELLS = (
     *load.cells((SNAT,), (Kind.DOWNLOAD, Kind.NEXT, Kind.HELD), (Mode.PORT,)),
 )
 FAR = "10.9.0.0/24"
-LONGEST_S = 60.0  # for a pair under traffic, on a machine that may have other work
 SHORT = 20  # seconds on trial, where the trial is to fail
 LATE_S = 10.0  # what an emulated node may take to go back, beyond its time
 
@@ -97,7 +96,6 @@ def test_no_session_and_no_role_is_lost_by_a_changed_rule(
     assert not [str(cell) for cell, report in reports.items() if not report.survived]
     assert keepalived(pair) == before
     assert watch.takeovers() == 0
-    assert took < LONGEST_S
     assert [rules(node, 9991) for node in pair.nodes.values()] == [1, 1]
     assert routed(pair) == [True, True]
     until(lambda: not operator.problems(), HEALTHY_WITHIN, "a healthy pair")
