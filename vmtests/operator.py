@@ -16,6 +16,7 @@ from appliance.lab.service import Service, serving
 from vmtests.installed import Installed
 from vmtests.observe import until
 
+CONFIRMED_WITHIN = 300  # seconds on trial; an emulated pair under traffic may take one minute
 HEALTHY_WITHIN = 60  # seconds: conntrackd's and the agents' own delays, on a slow machine
 
 
@@ -33,9 +34,10 @@ class Operator:
         way = ("--ssh", f"ssh -F {self.ssh}")
         return self.installed.run(verb, self.site, *options, *way, code=code).stdout
 
-    def apply(self, *options: str, code: int = 0) -> str:
-        """Put the site file in force; as `run`."""
-        return self.run("apply", "--keys", str(self.keys), *options, code=code)
+    def apply(self, within: int = CONFIRMED_WITHIN, code: int = 0) -> str:
+        """Put the site file in force, confirmed `within` so many seconds; as `run`."""
+        options = ("--keys", str(self.keys), "--confirm-within", f"{within}s")
+        return self.run("apply", *options, code=code)
 
     def fails(self, verb: str, *options: str) -> str:
         """What a command says that ends with exit code 1."""

@@ -87,7 +87,7 @@ def test_no_session_and_no_role_is_lost_by_a_changed_rule(
         traffic.moves(30)
         operator.site.write_text(with_route(with_rule(text, 9991)))
         begin = time.monotonic()
-        print(operator.apply("--confirm-within", "60s"))
+        print(operator.apply())
         took = time.monotonic() - begin
         traffic.moves(30)
         reports = traffic.stop()
@@ -134,7 +134,7 @@ def test_power_that_is_cut_in_the_middle_leaves_the_old_site_and_a_kept_one_outl
     kept, lost = read(operator.site).digest, pair.standby()
     operator.site.write_text(with_rule(text, 9993))
     with ThreadPoolExecutor() as pool:
-        applying = pool.submit(operator.apply, "--confirm-within", f"{SHORT}s", code=1)
+        applying = pool.submit(operator.apply, SHORT, code=1)
         lost.wait_until("grep -qE 'begun|on trial' /run/appliance/apply/trial.json", 60)
         lost.kill()
         lost.start()
@@ -157,7 +157,7 @@ def test_a_site_that_locks_its_operator_out_is_gone_in_time(
     other = ssh.make_key(tmp_path).with_suffix(".pub").read_text().strip()
     operator.site.write_text(text.replace("keys: []", f'keys: ["{other}"]'))
     with ThreadPoolExecutor() as pool:
-        applying = pool.submit(operator.apply, "--confirm-within", f"{SHORT}s", code=1)
+        applying = pool.submit(operator.apply, SHORT, code=1)
         hurt = pair.standby()
         hurt.wait_until("grep -q 'on trial' /run/appliance/apply/trial.json", 60)
         begin = time.monotonic()
