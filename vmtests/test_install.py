@@ -34,6 +34,7 @@ def metal(built: Path) -> Iterator[Metal]:
         yield metal
 
 
+@pytest.mark.long
 def test_a_medium_installs_a_router_that_knows_its_name(
     built: Path, metal: Metal, installed: Installed, tmp_path: Path
 ) -> None:

@@ -40,7 +40,8 @@ CUT_WITHIN = 100  # seconds after an upgrade of one node begins: all of its phas
 
 Rounds = Callable[[int, int], range]
 
-pytestmark = on(SITE)
+# Too long for the short form.
+pytestmark = [on(SITE), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,6 @@ def test_without_state_the_same_handover_loses_the_session(pair: Lab) -> None:
         assert not session.stop().survived
 
 
-@pytest.mark.long
 def test_a_version_that_does_not_run_falls_back_by_itself(
     pair: Lab, operator: Operator, payloads: Payloads
 ) -> None:
@@ -219,7 +219,6 @@ def test_a_power_cut_at_any_moment_leaves_a_node_that_boots(
         assert session.stop().survived
 
 
-@pytest.mark.long
 def test_after_a_power_cut_an_upgrade_goes_on(
     pair: Lab, operator: Operator, others: tuple[Path, Path]
 ) -> None:
