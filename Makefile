@@ -10,9 +10,10 @@ VERSION  ?= 1
 PYTHON   ?= python3
 VENV     := .venv
 BIN      := $(VENV)/bin
-# Side by side, two by two: a file's tests, or those of a pair, follow one another.
+# What needs no machines runs two by two. Labs run one at a time: two of them keep four processors busy (LABS=2).
+LABS     ?= 0
 TESTS    := $(BIN)/python -m pytest -n 2 --dist loadfile tests
-VMTESTS  := $(BIN)/python -m pytest -n 2 --dist loadgroup vmtests
+VMTESTS  := $(BIN)/python -m pytest -n $(LABS) --dist loadgroup vmtests
 PACKAGES := python3-venv libnftables1 mmdebstrap uidmap iproute2 openssh-client
 
 .PHONY: help image lab test test-full figures matrix check clean

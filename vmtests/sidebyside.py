@@ -1,7 +1,6 @@
 """Several pairs at once: each worker of pytest-xdist has labs of its own, and all share a machine.
 
-A lab waits for most of its time; two of them use two processors better than one. What is measured
-has the machine to itself.
+Two labs use four processors better than one does. What is measured has the machine to itself.
 """
 
 from __future__ import annotations
