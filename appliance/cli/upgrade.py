@@ -10,6 +10,7 @@ import typer
 from appliance.cli.handover import told as handover_told
 from appliance.cli.operating import Json, Site, Ssh, Via
 from appliance.operate import payload as payloads
+from appliance.operate.rolling import before_a_trial, next_step
 from appliance.operate.upgrade import Upgrade, words
 from appliance.plan.model import Plan
 from appliance.remote import remotes
@@ -35,6 +36,9 @@ def upgrade(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Ask the nodes, say what would be done, and end.")
     ] = False,
+    stage: Annotated[
+        bool, typer.Option("--stage", help="Only write it to the node that is to try it first.")
+    ] = False,
     allow_older: Annotated[
         bool, typer.Option("--allow-older", help="Also an image that is older than what runs.")
     ] = False,
@@ -50,7 +54,12 @@ def upgrade(
     plan = load(site)
     _check_node(plan, node)
     nodes = remotes(plan, ssh, via)
-    run = Upgrade(plan, nodes, payloads.read(payload), only=node, allow_older=allow_older)
+    run = Upgrade(
+        *(plan, nodes, payloads.read(payload)),
+        only=node,
+        allow_older=allow_older,
+        order=before_a_trial if stage else next_step,
+    )
     if dry_run:
         _tell_plan(run, as_json=as_json)
         return
@@ -82,8 +91,10 @@ def told(run: Upgrade) -> str:
     lines = [handover_told(each) for each in run.handovers]
     whole = sum(seconds for _, seconds in run.steps)
     names = ", ".join(dict.fromkeys(step.node for step, _ in run.steps))
-    return "\n".join([*lines, f"version {run.payload.version} on {names}, in {whole:.0f} s"])
+    where = f"in the other slot of {names}" if run.order is before_a_trial else f"on {names}"
+    return "\n".join([*lines, f"version {run.payload.version} {where}, in {whole:.0f} s"])
 
 
 def _nothing(run: Upgrade) -> str:
-    return f"version {run.payload.version} runs already: nothing to do"
+    there = "is there" if run.order is before_a_trial else "runs"
+    return f"version {run.payload.version} {there} already: nothing to do"

@@ -6,7 +6,7 @@ follows from their state alone, and whoever comes second goes on where the first
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -104,6 +104,12 @@ def next_step(nodes: Mapping[str, Standing], only: str | None = None) -> Step | 
     return None
 
 
+def before_a_trial(nodes: Mapping[str, Standing], only: str | None = None) -> Step | None:
+    """The same, as far as it goes without a node that reboots."""
+    step = next_step(nodes, only)
+    return step if step and step.act is Act.SEND else None
+
+
 def _refuse_halves(nodes: Mapping[str, Standing]) -> None:
     if any(node.runs for node in nodes.values()):
         for node in nodes.values():
@@ -125,9 +131,14 @@ def undoing(nodes: Mapping[str, Standing]) -> Step | None:
     return None
 
 
-def foreseen(nodes: Mapping[str, Standing], only: str | None = None) -> Iterator[Step]:
+Order = Callable[[Mapping[str, Standing], str | None], Step | None]
+
+
+def foreseen(
+    nodes: Mapping[str, Standing], only: str | None = None, order: Order = next_step
+) -> Iterator[Step]:
     """All steps, if each goes well."""
-    while step := next_step(nodes, only):
+    while step := order(nodes, only):
         yield step
         nodes = after(step, nodes)
 

@@ -14,6 +14,7 @@ from appliance.operate.handover import Handover, hand_over
 from appliance.operate.payload import Payload
 from appliance.operate.rolling import (
     Act,
+    Order,
     Standing,
     Step,
     UnhealthyError,
@@ -44,13 +45,14 @@ Told = dict[str, Any]
 
 @dataclass(slots=True)
 class Upgrade:
-    """One run of the command; `steps` and `handovers` are what was done, for the report."""
+    """One run of the command, in an `order` of steps; `steps` and `handovers` are what was done."""
 
     plan: Plan
     nodes: Mapping[str, Remote]
     payload: Payload
     only: str | None = None
     allow_older: bool = False
+    order: Order = next_step
     steps: list[tuple[Step, float]] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)
 
@@ -77,7 +79,7 @@ class Upgrade:
     def foresee(self) -> tuple[Step, ...]:
         """What would be done; ToolError with a node's own words when it would refuse."""
         nodes = self.look()
-        steps = tuple(foreseen(nodes, self.only))
+        steps = tuple(foreseen(nodes, self.only, self.order))
         for each in steps:
             if each.act is Act.SEND:
                 self._send(each.node, dry_run=True)
@@ -89,7 +91,7 @@ class Upgrade:
         """
         try:
             self.foresee()
-            while step := next_step(self.look(), self.only):
+            while step := self.order(self.look(), self.only):
                 self._do(step)
         except UnhealthyError as error:
             self._undo(error)
