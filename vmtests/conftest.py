@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from xdist.workermanage import WorkerController
 
+from appliance.image import keys as image_keys
 from appliance.image.peers import peers_image
 from appliance.lab import ssh
 from appliance.lab.artefacts import collect
@@ -25,6 +26,7 @@ from vmtests.installed import Installed, install
 from vmtests.matrix import Matrix
 from vmtests.observe import settle
 from vmtests.operator import Operator, operating
+from vmtests.updates import Payloads
 from vmtests.wanted import Wanted
 from vmtests.ways import USUAL
 
@@ -240,6 +242,20 @@ def operator(
     """Who asks a healthy pair over SSH, with the installed command."""
     with operating(pair, installed, lab_key, keys, tmp_path) as operator:
         yield operator
+
+
+@pytest.fixture
+def payloads(
+    pair: Lab, installed: Installed, build: Callable[..., Path], keys: Path, tmp_path: Path
+) -> Payloads:
+    """Updates of the pair; each good version is built once."""
+    site = installed.home / f"{pair.plan.site}.yaml"
+
+    def built(version: str) -> Path:
+        there = installed.home / f"{site.stem}-{version}"
+        return there if there.is_dir() else build(Wanted(site.read_text()), version=version)
+
+    return Payloads(pair.plan, image_keys.load(keys), tmp_path, built)
 
 
 @pytest.hookimpl(wrapper=True)

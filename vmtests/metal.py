@@ -32,16 +32,17 @@ class Metal:
         disks: Mapping[str, Path] | None = None,
         told: Mapping[str, str] | None = None,
         memory: int = 384,
+        firmware: qemu.Firmware = qemu.USUAL_FIRMWARE,
     ) -> Machine:
         """A machine with the site's network cards, more `disks` by their serial numbers, and what
-        its firmware has `told` it besides; `memory` in MiB.
+        its `firmware` has `told` it besides; `memory` in MiB.
         """
         cards = [(card, self.plan.networks[card].interface) for card in self.plan.cards()]
         nics = tuple(qemu.Nic(n, i, qemu.mac(self.plan.site, name, n)) for n, i in cards)
         folder = self.ground.folder
         config = qemu.Machine(
             name=name,
-            boot=qemu.FirmwareBoot(folder / f"{name}.qcow2", folder / f"{name}.vars"),
+            boot=qemu.FirmwareBoot(folder / f"{name}.qcow2", folder / f"{name}.vars", firmware),
             nics=nics,
             accelerator=self.ground.accelerator,
             serial_log=folder / f"{name}.serial.log",

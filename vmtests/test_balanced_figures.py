@@ -113,7 +113,11 @@ def test_many_services_are_loaded_and_cost_a_request_little(
                 took = loading(node, trees[count], count)
                 seconds += [took] if count == MANY else []
             pair.wait_ready()
-            costs[count].append(cost(pair))
+            calm(pair, 0.1, CLOCKED)
+            costs[count] += [cost(pair) for _ in rounds(2, 3)]
+    for node in pair.nodes.values():  # the next test begins as the image does
+        put_in_force(node, render(pair.plan)[node.name])
+    calm(pair)
     what = f"{MANY} services with {MANY * SERVERS} servers, loaded on a node"
     loaded = figures.add(what, "s", *seconds, goal="at most 10 s")
     ratio = median(costs[MANY]) / median(costs[FEW])
@@ -146,10 +150,12 @@ def loading(node: Appliance, tree: FileTree, count: int) -> float:
     return time.monotonic() - begin
 
 
-def calm(pair: Lab) -> None:
-    """What was loaded before is done with, on both nodes: half of each one's processor is free."""
+def calm(pair: Lab, most: float = 0.5, but: Sequence[str] = ()) -> None:
+    """What was loaded before is done with, on both nodes: each one's processor has at `most` so
+    much of its time to do for anything but these services.
+    """
     for node in pair.nodes.values():
-        until(lambda node=node: share(node) < 0.5, 120, f"{node.name} to be calm")
+        until(lambda node=node: share(node, but) < most, 120, f"{node.name} to be calm")
 
 
 REQUESTS = 2000

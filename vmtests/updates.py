@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from appliance import tools
 from appliance.image import keys as image_keys
@@ -14,31 +16,65 @@ from appliance.image import signing
 from appliance.image.base import Hardware, base
 from appliance.image.compose import Job, compose
 from appliance.image.keys import Keys
+from appliance.lab.node import Appliance
+from appliance.lab.pair import Lab
 from appliance.node.payload import SIGNATURE, SUMS
 from appliance.plan.model import Plan
 from appliance.render.site import KEEPALIVED, render
-from appliance.render.tree import File, NodeFiles
+from appliance.render.tree import File, FileTree, NodeFiles
 
 MEBIBYTE = 1 << 20
+DROP_IN = PurePosixPath("etc/systemd/system/keepalived.service.d/99-bad.conf")
+
+
+def before_keepalived(command: str) -> NodeFiles:
+    """What a node does, with all rights and as long as it takes, before keepalived starts."""
+    text = f"[Service]\nTimeoutStartSec=infinity\nExecStartPre=+/bin/sh -c '{command}'\n"
+    return {DROP_IN: File(text)}
+
+
+# Versions that no build would let pass, by what is wrong with them: files of each node.
+BAD: Mapping[str, NodeFiles] = {
+    "does not run": {KEEPALIVED: File("vrrp_instance {\n")},
+    "panics": before_keepalived("echo c >/proc/sysrq-trigger"),
+    # systemd stands still after a crash (systemd(1), CrashAction=), and the watchdog hears nothing.
+    "hangs": before_keepalived("kill -SEGV 1; sleep infinity"),
+    "is never up": before_keepalived("sleep infinity"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Payloads:
-    """Made in `folder`, signed with the keys of the pair unless it is said otherwise."""
+    """Made in `folder`, signed with the keys of the pair unless it is said otherwise; `build` is
+    the user's, and gives the folder of a version.
+    """
 
     plan: Plan
     keys: Keys
     folder: Path
+    build: Callable[[str], Path]
 
-    def that_does_not_run(self, version: str) -> Path:
-        """keepalived does not understand its file: no check of a build would let that pass."""
-        broken = File("vrrp_instance {\n")
-        tree = {
-            name: changed(files, {KEEPALIVED: broken}) for name, files in render(self.plan).items()
-        }
+    def good(self, version: str) -> Path:
+        """The site as it is."""
+        return self.build(version) / f"{self.plan.site}_{version}.update"
+
+    def another(self, node: Appliance) -> Path:
+        """A good version that this node does not run: 2, or else 3, which differs in its name."""
+        return self.good("3" if images(node)["version"] == "2" else "2")
+
+    def bad(self, what: str, version: str) -> Path:
+        """One of `BAD`."""
+        tree = {name: {**files, **BAD[what]} for name, files in render(self.plan).items()}
+        return self._composed(tree, version)
+
+    def without_its_site(self, version: str) -> Path:
+        """A kernel image in which the site's files are missing."""
+        return self._composed({}, version)
+
+    def _composed(self, tree: FileTree, version: str) -> Path:
         kit = tools.ensure()
         job = Job(self.plan, tree, base(Hardware.VM, kit), Hardware.VM, version, self.keys)
-        out = self.folder / f"broken-{version}"
+        out = Path(tempfile.mkdtemp(dir=self.folder))
         compose(job, out, kit)
         return out / f"{job.name}.update"
 
@@ -83,6 +119,22 @@ class Payloads:
         return Path(shutil.copytree(good, Path(tempfile.mkdtemp(dir=self.folder)) / good.name))
 
 
-def changed(files: NodeFiles, by: Mapping[PurePosixPath, File]) -> NodeFiles:
-    """A node's files with some others among them."""
-    return {path: by.get(path, file) for path, file in files.items()}
+def images(node: Appliance) -> dict[str, Any]:
+    """What a node says of its images."""
+    told: dict[str, Any] = json.loads(node.succeed("appliance-update status", timeout=120))
+    return told
+
+
+def versions(pair: Lab) -> dict[str, str]:
+    """What each node runs."""
+    return {name: images(node)["version"] for name, node in pair.nodes.items()}
+
+
+def version(payload: Path) -> str:
+    """The one that a payload's name ends with."""
+    return payload.stem.rpartition("_")[2]
+
+
+def roles(pair: Lab) -> tuple[str, str]:
+    """The active node and the standby."""
+    return pair.active().name, pair.standby().name

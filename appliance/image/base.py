@@ -22,7 +22,7 @@ from appliance.tools import ToolsTree
 _EFI = Path("usr/lib/systemd/boot/efi")
 
 # Of what a kept base consists: one with other parts is another base.
-_FORM = 2
+_FORM = 3
 
 
 class Hardware(StrEnum):
@@ -169,9 +169,6 @@ def _keep(built: Path, made: Base, tools: ToolsTree) -> None:
     shutil.copy(tools.path / _EFI / "systemd-bootx64.efi", made.loader)
     _note(built, made, tools)
     licences.pack(made.root, made.facts().packages, made.licences, tools)
-    # For updates. The squashfs is compressed: a higher level would find nothing more, only slower.
-    compress = ["xz", "-0", "--check=crc32", "--threads=2", "--keep"]
-    run(tools.inside([*compress, str(made.root), str(made.verity)]))
 
 
 def _note(built: Path, made: Base, tools: ToolsTree) -> None:

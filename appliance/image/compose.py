@@ -159,7 +159,7 @@ def _payload(job: Job, update: Path, tools: ToolsTree) -> None:
     """Add the partitions to the update's folder, by the names that systemd-sysupdate looks for."""
     ids = disk.root_ids(job.version, job.base.facts().root_hash)
     for part, identity in zip((job.base.root, job.base.verity), ids, strict=True):
-        shutil.copyfile(f"{part}.xz", update / f"{job.name}.{part.stem}.{identity}.raw.xz")
+        shutil.copyfile(part, update / f"{job.name}.{part.stem}.{identity}.raw")
     (update / DESCRIPTION).write_text(_description(job, update))
     (update / SUMS).write_text("".join(_sums(update)))
     if job.keys:

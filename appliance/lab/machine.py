@@ -150,7 +150,7 @@ class Machine(Shell):
             overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
             backing = ["-b", str(self._image.resolve())]
             run(self._ground.tools.inside([*overlay, *backing, boot.disk, DISK_SIZE]))
-            run(self._ground.tools.inside(["cp", boot.template, boot.variables]))
+            run(self._ground.tools.inside(["cp", boot.firmware.variables, boot.variables]))
         files = {}
         for name, text in qemu.by_file(self.config.credentials).items():
             files[name] = self._ground.folder / f"{self.name}.{name}"

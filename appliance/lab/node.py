@@ -47,7 +47,6 @@ class Appliance(Machine):
         image: Path,
         *,
         key: str | None = None,
-        variables: Path = qemu.FIRMWARE_VARIABLES,
     ) -> None:
         nics = tuple(
             qemu.Nic(card, plan.networks[card].interface, qemu.mac(plan.site, name, card))
@@ -55,9 +54,7 @@ class Appliance(Machine):
         )
         config = qemu.Machine(
             name=name,
-            boot=qemu.FirmwareBoot(
-                ground.folder / f"{name}.qcow2", ground.folder / f"{name}.vars", variables
-            ),
+            boot=qemu.FirmwareBoot(ground.folder / f"{name}.qcow2", ground.folder / f"{name}.vars"),
             nics=nics,
             accelerator=ground.accelerator,
             serial_log=ground.folder / f"{name}.serial.log",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from appliance import tools
-from appliance.lab import ipvs, kvm, qemu, services, topology
+from appliance.lab import ipvs, kvm, services, topology
 from appliance.lab.cables import UPLINK, Cables, Link
 from appliance.lab.children import Children
 from appliance.lab.control import BETWEEN_LOOKS
@@ -41,7 +41,6 @@ class Lab:
     that may log in to the nodes as root. `clients` asks for addresses to open connections
     from, so many of each IP version on a network: `{"outside": 6}` gives `outside-clients`.
     The networks `elsewhere` have no hosts but these: who lives there is in another lab (`join`).
-    `variables` are what the nodes' firmware remembers when it is new (an OVMF_VARS file).
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class Lab:
         key: str | None = None,
         clients: Mapping[str, int] | None = None,
         elsewhere: Collection[str] = (),
-        variables: Path = qemu.FIRMWARE_VARIABLES,
     ) -> None:
         self.plan = plan
         self.image = image
@@ -64,7 +62,6 @@ class Lab:
         self._inside = inside
         self._key = key
         self._elsewhere = elsewhere
-        self._variables = variables
         self._hosts = topology.hosts(plan, clients, elsewhere)
         self.started = time.monotonic()
         self.nodes: dict[str, Appliance] = {}
@@ -93,11 +90,7 @@ class Lab:
         undo.callback(self.cables.close)
         ground = Ground(children, self.cables, inside, self.workdir, accelerator)
         self.nodes = {
-            node.name: Appliance(
-                *(ground, self.plan, node.name, self.image),
-                key=self._key,
-                variables=self._variables,
-            )
+            node.name: Appliance(ground, self.plan, node.name, self.image, key=self._key)
             for node in self.plan.nodes
         }
         self.peers = Peers(ground, self.plan, self._hosts, self._peers_image)

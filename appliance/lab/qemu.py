@@ -15,8 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 
 PROGRAM = "qemu-system-x86_64"
-FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-FIRMWARE_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 CONTROL_PORT = "appliance.lab"
 
 # An emulated processor does without what costs an emulator more than it gains: string instructions
@@ -47,14 +45,36 @@ class Nic:
 
 
 @dataclass(frozen=True, slots=True)
+class Firmware:
+    """A build of OVMF, and what it remembers when it is new.
+
+    One that is `secure` insists on signatures once keys are enrolled in its variables. It keeps
+    them where only system management mode can write, which costs each start some seconds.
+    """
+
+    code: Path
+    variables: Path
+    secure: bool = False
+
+
+_OVMF = Path("/usr/share/OVMF")
+USUAL_FIRMWARE = Firmware(_OVMF / "OVMF_CODE_4M.fd", _OVMF / "OVMF_VARS_4M.fd")
+
+
+def secure_firmware(variables: Path) -> Firmware:
+    """One with keys of one's own in its `variables`."""
+    return Firmware(_OVMF / "OVMF_CODE_4M.secboot.fd", variables, secure=True)
+
+
+@dataclass(frozen=True, slots=True)
 class FirmwareBoot:
     """Boots as the hardware would: firmware, boot loader, disk. `variables` is this machine's own
-    copy of the `template`, in which keys for Secure Boot may be enrolled.
+    copy of those of the `firmware`.
     """
 
     disk: Path
     variables: Path
-    template: Path = FIRMWARE_VARIABLES
+    firmware: Firmware = USUAL_FIRMWARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +162,13 @@ def link_credentials(nics: Sequence[Nic]) -> dict[str, str]:
 
 def _board(machine: Machine) -> list[str]:
     fast = machine.accelerator is Accelerator.KVM
+    secure = isinstance(machine.boot, FirmwareBoot) and machine.boot.firmware.secure
     return [
         *("-name", machine.name),
         "-no-user-config",
         "-nodefaults",
-        *("-machine", "q35,smm=off,vmport=off"),
+        *("-machine", f"q35,smm={'on' if secure else 'off'},vmport=off"),
+        *(("-global", "driver=cfi.pflash01,property=secure,value=on") if secure else ()),
         *("-accel", "kvm" if fast else "tcg,thread=multi,tb-size=256"),
         *("-cpu", "host" if fast else EMULATED),
         *("-smp", "1"),
@@ -167,7 +189,7 @@ def _boot(boot: FirmwareBoot | KernelBoot, slots: list[int]) -> list[str]:
     if isinstance(boot, FirmwareBoot):
         flash = "if=pflash,format=raw"
         return [
-            *("-drive", f"{flash},unit=0,readonly=on,file={FIRMWARE}"),
+            *("-drive", f"{flash},unit=0,readonly=on,file={boot.firmware.code}"),
             *("-drive", f"{flash},unit=1,file={_escape(boot.variables)}"),
             *drive,
         ]

@@ -148,7 +148,7 @@ def test_the_manifest_tells_the_truth(built, plan) -> None:
     assert built.sha256 == here["testcase_7.raw"]
 
 
-def test_the_update_has_checksums_and_unpacks_to_the_partitions(inside, built, vm_base) -> None:
+def test_the_update_has_checksums_and_the_partitions(built, vm_base) -> None:
     sums = "".join(
         f"{sha256(path)}  {path.name}\n"
         for path in sorted(built.payload.iterdir())
@@ -156,13 +156,8 @@ def test_the_update_has_checksums_and_unpacks_to_the_partitions(inside, built, v
     )
     assert (built.payload / "SHA256SUMS").read_text() == sums
     for part in (vm_base.root, vm_base.verity):
-        (packed,) = built.payload.glob(f"testcase_7.{part.stem}.*.raw.xz")
-        unpacked = subprocess.run(
-            inside.tools.inside(["xz", "--decompress", "--stdout", packed]),
-            capture_output=True,
-            check=True,
-        )
-        assert unpacked.stdout == part.read_bytes()
+        (sent,) = built.payload.glob(f"testcase_7.{part.stem}.*.raw")
+        assert sent.read_bytes() == part.read_bytes()
 
 
 def test_the_update_says_what_it_is(built, plan, vm_base) -> None:

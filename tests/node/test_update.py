@@ -194,7 +194,7 @@ def test_an_image_that_was_not_tried_yet_is_withdrawn(machine: Machine, sent: Up
         ({"root": 2 * MIB + 1}, "too big: its root has 2097153 bytes, the slot 2097152"),
         ({"verity": 2 * MIB}, "too big: its hash tree has 2097152 bytes, the slot 1048576"),
         ({"files": {"testcase_2.efi": 1 << 50}}, "the disk is full"),
-        ({"files": {"testcase_2.root.xz": 1 << 50}}, "the disk is full"),
+        ({"files": {"testcase_2.root.raw": 1 << 50}}, "the disk is full"),
     ],
 )
 def test_what_is_refused_and_changes_nothing(

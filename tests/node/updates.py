@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import lzma
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -85,8 +84,8 @@ def update(
     name = f"{told['site']}_{told['version']}"
     parts = {
         ".efi": name.encode() * 5000,
-        f".root.{_ID}1.raw.xz": lzma.compress(content, preset=0),
-        f".verity.{_ID}2.raw.xz": lzma.compress(content[:4096] * 2, preset=0),
+        f".root.{_ID}1.raw": content,
+        f".verity.{_ID}2.raw": content[:4096] * 2,
     }
     for suffix, data in parts.items():
         (folder / f"{name}{suffix}").write_bytes(data)
