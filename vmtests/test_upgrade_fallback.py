@@ -20,7 +20,10 @@ BACK_WITHIN = 300  # seconds from power on to a decided boot, on a slow machine
 CUT_WITHIN = 100  # seconds after an upgrade of one node begins: all of its phases
 
 # What an upgrade says of a version that could tell why it is not good.
-SAYS = {"does not run": "keepalived.service is", "is never up": ""}
+SAYS = {
+    "does not run": "keepalived.service is",
+    "has no role": "it is neither active nor standby: its role is INIT",
+}
 
 # Where the root of a version that was written is spoiled, in 512 byte sectors of its slot.
 SPOILT = {"superblock": (0, 8), "middle": (40_000, 40_000)}

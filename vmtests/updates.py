@@ -35,7 +35,8 @@ def before_keepalived(command: str) -> NodeFiles:
 
 # Versions that no build would let pass, by what is wrong with them: files of each node.
 BAD: Mapping[str, NodeFiles] = {
-    "does not run": {KEEPALIVED: File("vrrp_instance {\n")},
+    "does not run": before_keepalived("exit 1"),
+    "has no role": {KEEPALIVED: File("vrrp_instance {\n")},
     "panics": before_keepalived("echo c >/proc/sysrq-trigger"),
     # systemd stands still after a crash (systemd(1), CrashAction=), and the watchdog hears nothing.
     "hangs": before_keepalived("kill -SEGV 1; sleep infinity"),

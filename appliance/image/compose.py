@@ -168,7 +168,8 @@ def _payload(job: Job, update: Path, tools: ToolsTree) -> None:
 
 def _description(job: Job, update: Path) -> str:
     """What a node has to know before it takes the update (`appliance.node.payload`)."""
-    facts = {
+    facts = job.base.facts()
+    told = {
         "site": job.plan.site,
         "digest": job.plan.digest,
         "version": job.version,
@@ -176,11 +177,12 @@ def _description(job: Job, update: Path) -> str:
         "virtual": [
             str(each) for v in addresses.VERSIONS for each in addresses.virtual(job.plan, v)
         ],
+        "root_hash": facts.root_hash,
         "root": job.base.root.stat().st_size,
         "verity": job.base.verity.stat().st_size,
         "files": {path.name: path.stat().st_size for path in sorted(update.iterdir())},
     }
-    return json.dumps(facts, indent=1) + "\n"
+    return json.dumps(told, indent=1) + "\n"
 
 
 def _sums(folder: Path) -> Iterator[str]:

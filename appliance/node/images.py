@@ -70,12 +70,13 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for a root and its hash tree; sizes in bytes."""
+    """A place for a root and its hash tree: sizes in bytes, and the `devices` of the two."""
 
     name: str
     root: int
     verity: int
     running: bool
+    devices: tuple[Path, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +139,25 @@ def boot_state() -> Boot:
 def slots(cmdline: str) -> tuple[Slot, ...]:
     """The disk's slots in their order; the kernel's arguments name the running one."""
     found = re.search(r"\bsystemd\.verity_root_data=PARTUUID=(\S+)", cmdline)
-    told = said("lsblk", "--json", "--bytes", "--output", "PARTN,PARTTYPE,PARTUUID,SIZE")
+    told = said("lsblk", "--json", "--bytes", "--output", "PARTN,PARTTYPE,PARTUUID,SIZE,PATH")
     listed = json.loads(told or "{}").get("blockdevices", [])
     parts = sorted((each for each in listed if each["partn"]), key=lambda each: each["partn"])
     roots = [each for each in parts if each["parttype"] == ROOT_TYPE]
     trees = [each for each in parts if each["parttype"] == VERITY_TYPE]
     here = found[1] if found else None
     return tuple(
-        Slot(name, root["size"], tree["size"], root["partuuid"] == here)
+        Slot(
+            *(name, root["size"], tree["size"], root["partuuid"] == here),
+            devices=(Path(root["path"]), Path(tree["path"])),
+        )
         for name, root, tree in zip("ab", roots, trees, strict=False)
     )
+
+
+def root_hash(cmdline: str) -> str | None:
+    """dm-verity's hash of the root that runs: equal ones are of equal bytes."""
+    found = re.search(r"\broothash=([0-9a-f]+)", cmdline)
+    return found[1] if found else None
 
 
 def prefer(name: str | None) -> None:

@@ -47,8 +47,8 @@ class RefusedError(Exception):
 class Description:
     """What a payload is: for which site and hardware, and how many bytes each part has.
 
-    `virtual` are the addresses that the active node holds; `root` and `verity` are what they take
-    in their slot, `files` the payload's files as they come.
+    `virtual` are the addresses that the active node holds; `root_hash` is dm-verity's; `root` and
+    `verity` are what they take in their slot, `files` the payload's files as they come.
     """
 
     site: str
@@ -56,6 +56,7 @@ class Description:
     version: str
     hardware: str
     virtual: Sequence[str]
+    root_hash: str
     root: int
     verity: int
     files: Mapping[str, int]
@@ -64,6 +65,12 @@ class Description:
     def kernel(self) -> str:
         """The name of the unified kernel image."""
         return f"{self.site}_{self.version}.efi"
+
+    @property
+    def slot(self) -> tuple[str, ...]:
+        """The names of what fills a slot: the root, and its hash tree."""
+        begins = [f"{self.site}_{self.version}.{part}." for part in ("root", "verity")]
+        return tuple(name for begin in begins for name in self.files if name.startswith(begin))
 
 
 def describe(text: str) -> Description:
@@ -88,11 +95,13 @@ def receive(
     folder: Path,
     judge: Callable[[Description], None],
     *,
+    here: Callable[[Description], Mapping[str, Path]] = lambda _: {},
     keyring: Path = KEYRING,
     whole: bool = True,
 ) -> Description:
     """Take the payload (`sent`, `fetched`) into the empty `folder`; only the first files unless it
-    is to be `whole`. RefusedError as `judge` says, or when anything is not as it was signed.
+    is to be `whole`. What does not come is copied from where it is `here` already, by its name.
+    RefusedError as `judge` says, or when anything is not as it was signed.
     """
     try:
         for name in FIRST:
@@ -101,7 +110,7 @@ def receive(
         description = describe((folder / DESCRIPTION).read_text())
         judge(description)
         if whole:
-            _take_rest(members, folder, sums, description)
+            _take_rest(members, folder, sums, description, here(description))
     except tarfile.TarError as error:
         raise RefusedError("truncated: it ended before it was whole") from error
     except OSError as error:
@@ -199,31 +208,40 @@ def _take_rest(
     folder: Path,
     sums: Mapping[str, str],
     description: Description,
+    here: Mapping[str, Path],
 ) -> None:
     missing = sums.keys() - {DESCRIPTION}
-    for name, size, content in members:
+
+    def take(name: str, size: int, content: IO[bytes]) -> None:
         if name not in missing:
             raise RefusedError(f"{name} is no part of this payload")
-        missing = missing - {name}
-        wanted = description.files.get(name)
-        if wanted is not None and size < wanted:
+        missing.remove(name)
+        wanted = description.files.get(name, size)
+        if size < wanted:
             raise RefusedError(f"truncated: {name} has {size} of {wanted} bytes")
-        digest = _write(content, folder / name)
-        if (folder / name).stat().st_size < size:
+        digest = _write(content, folder / name, wanted)
+        if (folder / name).stat().st_size < wanted:
             raise RefusedError(f"truncated: {name} ended before it was whole")
         if digest != sums[name]:
             raise RefusedError(f"altered: {name} is not what was signed")
+
+    for member in members:
+        take(*member)
+    for name in sorted(missing & here.keys()):
+        with here[name].open("rb") as partition:
+            take(name, description.files[name], partition)
     if missing:
         raise RefusedError(f"truncated: {', '.join(sorted(missing))} missing")
 
 
-def _write(content: IO[bytes], path: Path) -> str:
-    """Copy the file; its SHA-256 as hex."""
+def _write(content: IO[bytes], path: Path, size: int) -> str:
+    """Copy so many bytes to the file, if they come; their SHA-256 as hex."""
     digest = hashlib.sha256()
     with path.open("wb") as out:
-        while chunk := content.read(_CHUNK):
+        while size and (chunk := content.read(min(_CHUNK, size))):
             digest.update(chunk)
             out.write(chunk)
+            size -= len(chunk)
     return digest.hexdigest()
 
 

@@ -59,11 +59,11 @@ def here(root: Path = ROOT) -> Images | None:
 
 
 def on_trial() -> bool:
-    """Whether this boot can still end in another image."""
+    """Whether this boot can still end in another image. Where that cannot be told, it can."""
     if images.boot_state() not in UNDECIDED:
         return False
     found = here()
-    return found is not None and found.fallback is not None
+    return found is None or found.fallback is not None
 
 
 def by_itself(root: Path, known: Facts, ruleset: Ruleset) -> Iterator[str]:

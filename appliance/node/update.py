@@ -103,7 +103,10 @@ def take(
         folder = payload.emptied(node.staging)
         try:
             described = payload.receive(
-                members, folder, judge, keyring=node.keyring, whole=not dry_run
+                *(members, folder, judge),
+                here=lambda described: _here(node, described),
+                keyring=node.keyring,
+                whole=not dry_run,
             )
             if not dry_run:
                 _install(node, described, folder)
@@ -165,6 +168,14 @@ def _judge_room(folder: Path, wanted: int, removable: int) -> None:
     room = told.f_bavail * told.f_frsize + removable
     if wanted + _SPARE > room:
         raise RefusedError(f"the disk is full: {folder} has room for {room} of {wanted} bytes")
+
+
+def _here(node: Node, described: Description) -> dict[str, Path]:
+    """What of the update is in the slot that runs: an image of another site on the same base."""
+    running = next((each for each in images.slots(node.cmdline) if each.running), None)
+    if running is None or images.root_hash(node.cmdline) != described.root_hash:
+        return {}
+    return dict(zip(described.slot, running.devices, strict=True))
 
 
 def _install(node: Node, described: Description, folder: Path) -> None:
@@ -281,6 +292,7 @@ def tell(node: Node) -> dict[str, Any]:
         "site": node.me.site,
         "version": node.me.version,
         "hardware": node.hardware,
+        "root_hash": images.root_hash(node.cmdline),
         "pair": node.state is not None,
         "role": node.role(),
         "boot": images.boot_state(),

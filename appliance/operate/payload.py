@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -41,17 +41,14 @@ class Payload:
         """The version that a node has afterwards."""
         return self.description.version
 
-    @property
-    def size(self) -> int:
-        """What a node gets, in bytes."""
-        return sum(self.description.files.values())
-
     @contextmanager
-    def archive(self, *, whole: bool = True) -> Iterator[IO[bytes]]:
-        """An open tar file of the folder, as `appliance.node.payload` expects it."""
+    def archive(self, *, whole: bool = True, but: Collection[str] = ()) -> Iterator[IO[bytes]]:
+        """An open tar file of the folder, as `appliance.node.payload` expects it, but for the files
+        that the node has already.
+        """
         folder = Path(self.place)
         first = [folder / name for name in FIRST if (folder / name).is_file()]
-        others = sorted(set(folder.iterdir()) - set(first))
+        others = sorted({each for each in folder.iterdir() if each.name not in but} - set(first))
         with tempfile.TemporaryFile() as out:
             with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
                 for path in [*first, *(others if whole else ())]:

@@ -127,8 +127,15 @@ class Upgrade:
         if isinstance(place, str):
             _accepted(node, "take", "--from", place, *options, timeout=_SEND_S)
             return
-        with self.payload.archive(whole=not dry_run) as tar:
+        held = () if dry_run else self._held(name)
+        with self.payload.archive(whole=not dry_run, but=held) as tar:
             _accepted(node, "take", *options, stdin=tar, timeout=_SEND_S)
+
+    def _held(self, name: str) -> tuple[str, ...]:
+        """What the node can copy from the slot that runs."""
+        described = self.payload.description
+        same = self.nodes[name].ask(COMMAND, "status").get("root_hash") == described.root_hash
+        return described.slot if same else ()
 
     def _try(self, name: str) -> None:
         self._reboot(name, "try")
@@ -192,7 +199,7 @@ def words(step: Step, payload: Payload) -> str:
     """A step, for a person."""
     version, name = payload.version, step.node
     return {
-        Act.SEND: f"{name}: version {version} into the other slot ({payload.size / 1e6:.0f} MB)",
+        Act.SEND: f"{name}: version {version} into the other slot",
         Act.TRY: f"{name}: reboot, and trial of version {version}",
         Act.AWAIT: f"{name}: the end of its trial of version {version}",
         Act.HAND_OVER: f"{name}: hand over to the other node",

@@ -25,11 +25,13 @@ from appliance.node.images import Boot
 from appliance.node.payload import RefusedError
 from appliance.node.update import Node
 from appliance.tools import ToolsTree
+from tests.node import updates
 from tests.node.updates import Update, gpg, update
 
 CLONE = Path(__file__).parents[2]
 MIB = 1 << 20
 RUNNING = "11111111-1111-1111-1111-111111111111"
+OTHER = "0" * 64  # the hash of a root that no update here has
 
 # What systemd-sysupdate does, as far as the order of things matters; all of it goes to a log.
 SYSUPDATE = """#!/bin/sh
@@ -49,11 +51,12 @@ esac
 
 
 def partition(number: int, kind: str, uuid: str, size: int) -> dict[str, Any]:
-    return {"partn": number, "parttype": kind, "partuuid": uuid, "size": size}
+    path = f"/nowhere/vda{number}"
+    return {"partn": number, "parttype": kind, "partuuid": uuid, "size": size, "path": path}
 
 
 DISK = [
-    {"partn": None, "parttype": None, "partuuid": None, "size": 4096 * MIB},
+    {"partn": None, "parttype": None, "partuuid": None, "size": 4096 * MIB, "path": "/nowhere/vda"},
     partition(2, images.ROOT_TYPE, RUNNING, ROOT_SLOT),
     partition(3, images.VERITY_TYPE, "ffffffff-ffff-ffff-ffff-ffffffffffff", VERITY_SLOT),
     partition(4, images.ROOT_TYPE, "22222222-2222-2222-2222-222222222222", 2 * MIB),
@@ -86,7 +89,7 @@ class Machine:
             keyring=keys.payload_keyring,
             busy=folder / "run/busy",
             last_trial=folder / "last-trial.json",
-            cmdline=f"quiet systemd.verity_root_data=PARTUUID={RUNNING} panic=10",
+            cmdline=f"quiet systemd.verity_root_data=PARTUUID={RUNNING} roothash={OTHER} panic=10",
         )
         self.say("lsblk", json.dumps({"blockdevices": DISK}))
         self.say("boot", Boot.CLEAN)
@@ -212,6 +215,58 @@ def test_what_is_refused_and_changes_nothing(
     assert not machine.asked("sysupdate")
     assert not list(machine.node.staging.iterdir())
     assert busy.read(machine.node.busy) == ""
+
+
+@pytest.fixture
+def same_root(machine: Machine, sent: Update, tmp_path: Path) -> dict[str, Path]:
+    """The machine runs the root that the update has: partitions, longer than what is in them."""
+    parts = {part: tmp_path / f"running-{part}" for part in ("root", "verity")}
+    for part, path in parts.items():
+        path.write_bytes(sent.of(part).read_bytes() + bytes(5000))
+    disk = [dict(each) for each in DISK]
+    disk[1]["path"], disk[2]["path"] = map(str, parts.values())
+    machine.say("lsblk", json.dumps({"blockdevices": disk}))
+    machine.node = replace(
+        machine.node, cmdline=machine.node.cmdline.replace(OTHER, updates.ROOT_HASH)
+    )
+    return parts
+
+
+def kernel_alone(sent: Update) -> io.BytesIO:
+    return sent.tar([*payload.FIRST, sent.of("efi").name])
+
+
+def test_the_root_that_runs_has_not_to_be_sent(
+    machine: Machine,
+    sent: Update,
+    same_root: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    staged: dict[str, bytes] = {}
+
+    def install(node: Node, described: payload.Description, folder: Path) -> None:
+        staged.update({each.name: each.read_bytes() for each in folder.iterdir()})
+
+    monkeypatch.setattr(command, "_install", install)
+    assert command.tell(machine.node)["root_hash"] == updates.ROOT_HASH
+    for stream in (kernel_alone(sent), sent.tar()):
+        machine.take(stream)
+        assert staged == {each.name: each.read_bytes() for each in sent.folder.iterdir()}
+        staged.clear()
+
+
+def test_the_root_that_runs_is_not_what_it_should_be(
+    machine: Machine, sent: Update, same_root: dict[str, Path]
+) -> None:
+    same_root["root"].write_bytes(bytes(1 << 20))
+    with pytest.raises(RefusedError, match=r"^altered: testcase_2\.root\S+ is not what was signed"):
+        machine.take(kernel_alone(sent))
+    assert listed(machine) == ["testcase_1.efi"]
+
+
+def test_another_root_has_to_be_sent(machine: Machine, sent: Update) -> None:
+    with pytest.raises(RefusedError, match=r"^truncated: testcase_2\.root\S+, testcase_2\.verity"):
+        machine.take(kernel_alone(sent))
 
 
 def test_altered_on_its_way_it_changes_nothing(machine: Machine, sent: Update) -> None:

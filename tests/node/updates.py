@@ -32,6 +32,7 @@ def _quoted(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
+ROOT_HASH = "ab" * 32
 _ID = "5b2b6f0e-0f0d-4c64-8b6b-6a4a6f8d2f5"
 
 
@@ -77,6 +78,7 @@ def update(
         "version": "2",
         "hardware": "vm",
         "virtual": [],
+        "root_hash": ROOT_HASH,
         "root": 1 << 20,
         "verity": 1 << 12,
         **changed,

@@ -26,6 +26,8 @@ from appliance.site import load
 from tests.operate.ssh import EXAMPLES, facts
 
 OLD, NEW = "1", "2"
+ROOT_HASH = "ab" * 32
+SLOT = ("testcase_2.root.1.raw", "testcase_2.verity.2.raw")
 
 
 @dataclass
@@ -74,6 +76,8 @@ class World:
         self.no_handover = ""
         self.still_at: dict[str, bool] = {}
         self.fetched: list[str] = []
+        self.root_hash = ROOT_HASH
+        self.sent: list[set[str]] = []
 
     def remotes(self) -> dict[str, Remote]:
         return {name: Line(name, ip_address("192.0.2.1"), world=self) for name in self.nodes}
@@ -114,6 +118,7 @@ class World:
             "version": node.running,
             "boot": node.boot,
             "boot_id": str(node.boots),
+            "root_hash": self.root_hash,
             "running": {"version": node.running, "left": None, "sha256": self.sha(node.running)},
             "other": node.other
             and {
@@ -153,6 +158,9 @@ class Line(Remote):
         world = self.world
         assert ("--from" in command) != (stdin is not None) or "take" not in command
         world.fetched += command[3:4] if "--from" in command else ()
+        if stdin is not None and "--dry-run" not in command:
+            with tarfile.open(fileobj=stdin) as tar:
+                world.sent.append(set(tar.getnames()) - set(FIRST))
         if verb not in ("status", "appliance-status"):
             world.asked.append((self.name, verb))
         told = world.refuses.get("take") if verb == "dry-run" else None
@@ -180,11 +188,13 @@ def payload(tmp_path: Path) -> Payload:
     folder = tmp_path / "testcase_2.update"
     folder.mkdir()
     told = {"site": "testcase", "digest": "", "version": NEW, "hardware": "vm", "virtual": []}
-    told |= {"root": 1, "verity": 1, "files": {"testcase_2.efi": 1}}
+    parts = ["testcase_2.efi", *SLOT]
+    told |= {"root_hash": ROOT_HASH, "root": 1, "verity": 1, "files": dict.fromkeys(parts, 1)}
     (folder / DESCRIPTION).write_text(json.dumps(told))
     (folder / "SHA256SUMS").write_text(f"{'ab' * 32}  testcase_2.efi\n")
     (folder / "SHA256SUMS.gpg").write_text("signed")
-    (folder / "testcase_2.efi").write_text("x")
+    for part in parts:
+        (folder / part).write_text("x")
     return read(str(folder))
 
 
@@ -368,10 +378,17 @@ def test_a_node_that_does_not_answer(world: World, plan: Plan) -> None:
 
 
 def test_the_archive_says_what_it_is_before_the_rest(payload: Payload) -> None:
-    for whole, names in ((True, [*FIRST, "testcase_2.efi"]), (False, list(FIRST))):
+    for whole, names in ((True, [*FIRST, "testcase_2.efi", *SLOT]), (False, list(FIRST))):
         with payload.archive(whole=whole) as out, tarfile.open(fileobj=out) as tar:
             assert tar.getnames() == names
             assert {member.uname for member in tar} == {""}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_root_that_runs_already_is_not_sent(world: World, plan: Plan, same: bool) -> None:
+    world.root_hash = ROOT_HASH if same else "0" * 64
+    upgrade(world, plan).run()
+    assert world.sent == [{"testcase_2.efi", *(() if same else SLOT)}] * 2
 
 
 def test_the_nodes_fetch_it_themselves(world: World, plan: Plan) -> None:
