@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -77,11 +76,11 @@ def compose(job: Job, out: Path, tools: ToolsTree) -> str:
     with ThreadPoolExecutor() as pool:
         payload = pool.submit(_payload, job, update, tools)
         digest = sparse.pack(raw, tools)
-        payload.result()
+        known = {raw: digest, **payload.result()}
     for wanted in sorted(job.formats - {Format.RAW}):
         convert(raw, wanted, digest, tools)
     _papers(job, out, digest)
-    (out / manifest.NAME).write_text(manifest.text(job, out, {raw: digest}))
+    (out / manifest.NAME).write_text(manifest.text(job, out, known))
     return digest
 
 
@@ -155,15 +154,19 @@ def _papers(job: Job, out: Path, digest: str) -> None:
     (out / f"{job.name}.{sbom.ENDING}").write_text(sbom.text(job, digest, licences))
 
 
-def _payload(job: Job, update: Path, tools: ToolsTree) -> None:
-    """Add the partitions to the update's folder, by the names that systemd-sysupdate looks for."""
+def _payload(job: Job, update: Path, tools: ToolsTree) -> dict[Path, str]:
+    """Add the partitions to the update's folder, by the names that systemd-sysupdate looks for; the
+    SHA-256 of what is there.
+    """
     ids = disk.root_ids(job.version, job.base.facts().root_hash)
     for part, identity in zip((job.base.root, job.base.verity), ids, strict=True):
         shutil.copyfile(part, update / f"{job.name}.{part.stem}.{identity}.raw")
     (update / DESCRIPTION).write_text(_description(job, update))
-    (update / SUMS).write_text("".join(_sums(update)))
+    sums = {path: sha256(path) for path in sorted(update.iterdir())}
+    (update / SUMS).write_text("".join(f"{each}  {path.name}\n" for path, each in sums.items()))
     if job.keys:
         signing.sign_sums(update / SUMS, job.keys, tools)
+    return sums
 
 
 def _description(job: Job, update: Path) -> str:
@@ -183,8 +186,3 @@ def _description(job: Job, update: Path) -> str:
         "files": {path.name: path.stat().st_size for path in sorted(update.iterdir())},
     }
     return json.dumps(told, indent=1) + "\n"
-
-
-def _sums(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.iterdir()):
-        yield f"{sha256(path)}  {path.name}\n"
