@@ -10,7 +10,6 @@ import typer
 from appliance.cli.handover import told as handover_told
 from appliance.cli.operating import Json, Site, Ssh, Via
 from appliance.operate import payload as payloads
-from appliance.operate.rolling import before_a_trial, next_step
 from appliance.operate.upgrade import Upgrade, words
 from appliance.plan.model import Plan
 from appliance.remote import remotes
@@ -55,10 +54,7 @@ def upgrade(
     _check_node(plan, node)
     nodes = remotes(plan, ssh, via)
     run = Upgrade(
-        *(plan, nodes, payloads.read(payload)),
-        only=node,
-        allow_older=allow_older,
-        order=before_a_trial if stage else next_step,
+        *(plan, nodes, payloads.read(payload)), only=node, allow_older=allow_older, stage=stage
     )
     if dry_run:
         _tell_plan(run, as_json=as_json)
@@ -91,10 +87,10 @@ def told(run: Upgrade) -> str:
     lines = [handover_told(each) for each in run.handovers]
     whole = sum(seconds for _, seconds in run.steps)
     names = ", ".join(dict.fromkeys(step.node for step, _ in run.steps))
-    where = f"in the other slot of {names}" if run.order is before_a_trial else f"on {names}"
+    where = f"in the other slot of {names}" if run.stage else f"on {names}"
     return "\n".join([*lines, f"version {run.payload.version} {where}, in {whole:.0f} s"])
 
 
 def _nothing(run: Upgrade) -> str:
-    there = "is there" if run.order is before_a_trial else "runs"
+    there = "is there" if run.stage else "runs"
     return f"version {run.payload.version} {there} already: nothing to do"

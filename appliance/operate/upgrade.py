@@ -18,6 +18,7 @@ from appliance.operate.rolling import (
     Standing,
     Step,
     UnhealthyError,
+    before_a_trial,
     fell_back,
     foreseen,
     next_step,
@@ -45,16 +46,22 @@ Told = dict[str, Any]
 
 @dataclass(slots=True)
 class Upgrade:
-    """One run of the command, in an `order` of steps; `steps` and `handovers` are what was done."""
+    """One run of the command, with `stage` only until a node would reboot; `steps` and `handovers`
+    are what was done, for the report.
+    """
 
     plan: Plan
     nodes: Mapping[str, Remote]
     payload: Payload
     only: str | None = None
     allow_older: bool = False
-    order: Order = next_step
+    stage: bool = False
     steps: list[tuple[Step, float]] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)
+
+    @property
+    def _order(self) -> Order:
+        return before_a_trial if self.stage else next_step
 
     def look(self) -> dict[str, Standing]:
         """All nodes as they are; one that boots is waited for, and one that is still at what an
@@ -79,7 +86,7 @@ class Upgrade:
     def foresee(self) -> tuple[Step, ...]:
         """What would be done; ToolError with a node's own words when it would refuse."""
         nodes = self.look()
-        steps = tuple(foreseen(nodes, self.only, self.order))
+        steps = tuple(foreseen(nodes, self.only, self._order))
         for each in steps:
             if each.act is Act.SEND:
                 self._send(each.node, dry_run=True)
@@ -91,7 +98,7 @@ class Upgrade:
         """
         try:
             self.foresee()
-            while step := self.order(self.look(), self.only):
+            while step := self._order(self.look(), self.only):
                 self._do(step)
         except UnhealthyError as error:
             self._undo(error)

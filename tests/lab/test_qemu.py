@@ -38,9 +38,18 @@ METAL = Machine(
     serial_log=Path("/lab/metal.log"),
     disks={"target": Path("/lab/with,comma/target.raw")},
 )
+SECURE = Machine(
+    name="secure",
+    boot=FirmwareBoot(
+        Path("/lab/s.qcow2"), Path("/lab/s.vars"), qemu.secure_firmware(Path("/lab/keys.fd"))
+    ),
+    nics=(),
+    accelerator=Accelerator.TCG,
+    serial_log=Path("/lab/s.log"),
+)
 
 
-@pytest.mark.parametrize("machine", [NODE, PEERS, METAL], ids=lambda machine: machine.name)
+@pytest.mark.parametrize("machine", [NODE, PEERS, METAL, SECURE], ids=lambda machine: machine.name)
 def test_command_line(machine: Machine) -> None:
     files = {name: Path(f"/lab/{name}") for name in qemu.by_file(machine.credentials)}
     numbers = tuple(range(10, 10 + len(machine.nics)))

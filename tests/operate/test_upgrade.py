@@ -18,7 +18,7 @@ from appliance.node import busy
 from appliance.node.payload import DESCRIPTION, FIRST
 from appliance.operate import upgrade as operation
 from appliance.operate.payload import Payload, read
-from appliance.operate.rolling import Act, UnhealthyError, before_a_trial
+from appliance.operate.rolling import Act, UnhealthyError
 from appliance.operate.upgrade import Upgrade
 from appliance.plan.model import Plan
 from appliance.remote import Remote, UnreachableError
@@ -350,12 +350,12 @@ def test_one_node_alone(world: World, plan: Plan) -> None:
 
 
 def test_staged_the_standby_has_it_and_nobody_reboots(world: World, plan: Plan) -> None:
-    staged = upgrade(world, plan, order=before_a_trial)
+    staged = upgrade(world, plan, stage=True)
     staged.run()
     assert runs(world) == [(OLD, "MASTER"), (OLD, "BACKUP")]
     assert [world.nodes[name].other for name in ("fw1", "fw2")] == [None, (NEW, 3)]
     assert "version 2 in the other slot of fw2" in told(staged)
-    again = upgrade(world, plan, order=before_a_trial)
+    again = upgrade(world, plan, stage=True)
     again.run()
     assert told(again) == "version 2 is there already: nothing to do"
     upgrade(world, plan).run()
