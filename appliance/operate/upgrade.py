@@ -75,12 +75,10 @@ class Upgrade:
         return {name: standing(each, self.payload.kernel) for name, each in told.items()}
 
     def _ask(self) -> dict[str, Told]:
-        told = at_once(self.nodes, lambda node: node.ask(COMMAND, "status"))
-        for name, each in told.items():
+        told = at_once(self.nodes, _status)
+        for each in told.values():
             if isinstance(each, ToolError):
                 raise each
-            if "refused" in each:
-                raise ToolError(f"{name}: {each['refused']}")
         return {name: each for name, each in told.items() if isinstance(each, dict)}
 
     def foresee(self) -> tuple[Step, ...]:
@@ -141,7 +139,7 @@ class Upgrade:
     def _held(self, name: str) -> tuple[str, ...]:
         """What the node can copy from the slot that runs."""
         described = self.payload.description
-        same = self.nodes[name].ask(COMMAND, "status").get("root_hash") == described.root_hash
+        same = _status(self.nodes[name]).get("root_hash") == described.root_hash
         return described.slot if same else ()
 
     def _try(self, name: str) -> None:
@@ -165,16 +163,16 @@ class Upgrade:
 
     def _reboot(self, name: str, verb: str) -> None:
         node = self.nodes[name]
-        before = node.ask(COMMAND, "status")["boot_id"]
+        before = _status(node)["boot_id"]
         _accepted(node, verb)
 
         def booted(told: Told) -> bool:
-            return bool(told.get("boot_id", before) != before)
+            return bool(told["boot_id"] != before)
 
-        _until(lambda: node.ask(COMMAND, "status"), booted, _BOOT_S, f"{name} to boot")
+        _until(lambda: _status(node), booted, _BOOT_S, f"{name} to boot")
 
     def _one(self, name: str) -> Standing:
-        return standing(self.nodes[name].ask(COMMAND, "status"), self.payload.kernel)
+        return standing(_status(self.nodes[name]), self.payload.kernel)
 
     def _hand_over(self, name: str) -> None:
         """Only when each of the two, old and new, holds what the other has."""
@@ -225,11 +223,17 @@ def _apart(report: status.Report) -> list[str]:
     return wrong
 
 
-def _accepted(node: Remote, *command: str, **how: Any) -> None:
-    """Have the node do it; ToolError with its words when it refuses."""
-    told = node.ask(COMMAND, *command, **how)
+def _status(node: Remote) -> Told:
+    """What a node says of its images; ToolError also when it cannot, as one that shuts down."""
+    return _accepted(node, "status")
+
+
+def _accepted(node: Remote, *command: str, **how: Any) -> Told:
+    """Have the node do it, and its answer; ToolError with its words when it refuses."""
+    told: Told = node.ask(COMMAND, *command, **how)
     if "refused" in told:
         raise ToolError(f"{node.name}: {told['refused']}")
+    return told
 
 
 def _until(ask: Callable[[], T], enough: Callable[[T], bool], limit: float, what: str) -> T:

@@ -77,6 +77,7 @@ class World:
         self.still_at: dict[str, bool] = {}
         self.fetched: list[str] = []
         self.root_hash = ROOT_HASH
+        self.speechless = 0  # answers that a node on trial, or on its way down, owes
         self.sent: list[set[str]] = []
 
     def remotes(self) -> dict[str, Remote]:
@@ -88,6 +89,9 @@ class World:
     def answer(self, name: str, verb: str) -> Any:
         node, peer = self.nodes[name], self.nodes["fw2" if name == "fw1" else "fw1"]
         match verb:
+            case "status" if self.speechless and node.boot == "indeterminate":
+                self.speechless -= 1
+                return {"refused": "there is no boot partition"}
             case "status":
                 return self.status(node)
             case "appliance-status":
@@ -267,6 +271,13 @@ def test_the_first_goes_back_by_itself_and_the_pair_is_as_before(world: World, p
         upgrade(world, plan).run()
     assert runs(world) == [(OLD, "MASTER"), (OLD, "BACKUP")]
     assert ("fw1", "take") not in world.asked
+
+
+def test_a_node_that_cannot_tell_of_its_images_is_asked_again(world: World, plan: Plan) -> None:
+    world.speechless = 2
+    upgrade(world, plan).run()
+    assert runs(world) == [(NEW, "BACKUP"), (NEW, "MASTER")]
+    assert not world.speechless
 
 
 def test_the_second_goes_back_and_takes_the_first_with_it(world: World, plan: Plan) -> None:
