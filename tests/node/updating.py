@@ -24,7 +24,8 @@ MIB = 1 << 20
 def main() -> None:
     folder = Path(sys.argv[2])
     images.boot_state = lambda: Boot.GOOD
-    images.slots = lambda _: (Slot("b", 8 * MIB, 2 * MIB, running=False),)
+    nowhere = (Path("/nowhere"), Path("/nowhere"))
+    images.slots = lambda _: (Slot("b", 8 * MIB, 2 * MIB, running=False, devices=nowhere),)
     update._SYSUPDATE = str(folder / "sysupdate")
     node = Node(
         Identity("fw1", "testcase", "", "1"),
