@@ -33,13 +33,16 @@ def before_keepalived(command: str) -> NodeFiles:
     return {DROP_IN: File(text)}
 
 
-# Versions that no build would let pass, by what is wrong with them: files of each node.
+# While this runs, systemd stands still (ptrace(2), PTRACE_ATTACH), and the watchdog hears nothing.
+STOPPED = "import ctypes, time; ctypes.CDLL(None).ptrace(16, 1, 0, 0); time.sleep(1e6)"
+
+# Versions that no build makes, by what is wrong with them: files of each node.
 BAD: Mapping[str, NodeFiles] = {
     "does not run": before_keepalived("exit 1"),
     "has no role": {KEEPALIVED: File("vrrp_instance {\n")},
     "panics": before_keepalived("echo c >/proc/sysrq-trigger"),
-    # systemd stands still after a crash (systemd(1), CrashAction=), and the watchdog hears nothing.
-    "hangs": before_keepalived("kill -SEGV 1; sleep infinity"),
+    "crashes": before_keepalived("kill -SEGV 1; sleep infinity"),
+    "hangs": before_keepalived(f'exec python3 -c "{STOPPED}"'),
     "is never up": before_keepalived("sleep infinity"),
 }
 
