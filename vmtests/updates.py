@@ -34,7 +34,7 @@ def before_keepalived(command: str) -> NodeFiles:
 
 
 # While this runs, systemd stands still (ptrace(2), PTRACE_ATTACH), and the watchdog hears nothing.
-STOPPED = "import ctypes, time; ctypes.CDLL(None).ptrace(16, 1, 0, 0); time.sleep(1e6)"
+STOPPED = "import ctypes, signal; ctypes.CDLL(None).ptrace(16, 1, 0, 0); signal.pause()"
 
 # Versions that no build makes, by what is wrong with them: files of each node.
 BAD: Mapping[str, NodeFiles] = {
