@@ -222,7 +222,7 @@ def _take_rest(
         digest = _write(content, folder / name, wanted)
         if (folder / name).stat().st_size < wanted:
             raise RefusedError(f"truncated: {name} ended before it was whole")
-        if digest != sums[name]:
+        if digest != sums[name] or size > wanted:
             raise RefusedError(f"altered: {name} is not what was signed")
 
     for member in members:

@@ -171,7 +171,7 @@ def _judge_room(folder: Path, wanted: int, removable: int) -> None:
 
 
 def _here(node: Node, described: Description) -> dict[str, Path]:
-    """What of the update is in the slot that runs: an image of another site on the same base."""
+    """What of the update is in the slot that runs: all of a slot, if the base is the same."""
     running = next((each for each in images.slots(node.cmdline) if each.running), None)
     if running is None or images.root_hash(node.cmdline) != described.root_hash:
         return {}

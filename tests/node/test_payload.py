@@ -94,6 +94,14 @@ def test_a_file_that_is_cut_short(sent: Update, take: Take) -> None:
         take(sent.tar())
 
 
+@pytest.mark.parametrize("part", ["efi", "root"])
+def test_a_file_that_goes_on_behind_its_end(sent: Update, take: Take, part: str) -> None:
+    path = sent.of(part)
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(RefusedError, match=f"^altered: {path.name} is not what was signed"):
+        take(sent.tar())
+
+
 def test_a_stream_that_is_cut_short(sent: Update, take: Take) -> None:
     whole = sent.tar().getvalue()
     for length in (0, 700, len(whole) // 2, len(whole) - tarfile.RECORDSIZE - 200_000):
