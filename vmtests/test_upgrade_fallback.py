@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from vmtests.updates import BAD, Payloads, images, roles, version, versions
 
 DECIDED = (Boot.CLEAN, Boot.GOOD)
 BACK_WITHIN = 300  # seconds from power on to a decided boot, on a slow machine
+CUTS = 100
 CUT_WITHIN = 130  # seconds after an upgrade of one node begins: all of its phases
 
 # What an upgrade says of a version that could tell why it is not good.
@@ -83,10 +83,10 @@ def fallen_back(pair: Lab, operator: Operator, bad: Path) -> str:
 
 
 @pytest.fixture
-def moments(rounds: Callable[[int, int], range], seed: int) -> list[tuple[float, bool]]:
+def moments(seed: int) -> list[tuple[float, bool]]:
     """When the power is cut, in seconds, and whether that of the node that is upgraded."""
     drawn = random.Random(seed)
-    return [(drawn.uniform(0, CUT_WITHIN), drawn.random() < 0.75) for _ in rounds(1, 100)]
+    return [(drawn.uniform(0, CUT_WITHIN), drawn.random() < 0.75) for _ in range(CUTS)]
 
 
 @pytest.mark.long
