@@ -151,6 +151,8 @@ class Machine(Shell):
             backing = ["-b", str(self._image.resolve())]
             run(self._ground.tools.inside([*overlay, *backing, boot.disk, DISK_SIZE]))
             run(self._ground.tools.inside(["cp", boot.firmware.variables, boot.variables]))
+        if isinstance(boot, qemu.FirmwareBoot) and boot.writes:
+            boot.writes.write_bytes(b"")
         files = {}
         for name, text in qemu.by_file(self.config.credentials).items():
             files[name] = self._ground.folder / f"{self.name}.{name}"

@@ -69,12 +69,14 @@ def secure_firmware(variables: Path) -> Firmware:
 @dataclass(frozen=True, slots=True)
 class FirmwareBoot:
     """Boots as the hardware would: firmware, boot loader, disk. `variables` is this machine's own
-    copy of those of the `firmware`.
+    copy of those of the `firmware`; `writes`, where all writes to the disk are recorded, for
+    `appliance.lab.writes`.
     """
 
     disk: Path
     variables: Path
     firmware: Firmware = USUAL_FIRMWARE
+    writes: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +182,8 @@ def _board(machine: Machine) -> list[str]:
 
 
 def _boot(boot: FirmwareBoot | KernelBoot, slots: list[int]) -> list[str]:
-    disk = boot.disk if isinstance(boot, FirmwareBoot) else boot.root
-    kind = "qcow2" if isinstance(boot, FirmwareBoot) else "raw,read-only=on"
-    drive = [
-        *("-drive", f"if=none,id=disk,file={_escape(disk)},format={kind},discard=unmap"),
+    disk = [
+        *("-drive", f"if=none,id=disk,{drive(boot)}"),
         *("-device", f"virtio-blk-pci,drive=disk,bootindex=1,{_place(slots)}"),
     ]
     if isinstance(boot, FirmwareBoot):
@@ -191,10 +191,22 @@ def _boot(boot: FirmwareBoot | KernelBoot, slots: list[int]) -> list[str]:
         return [
             *("-drive", f"{flash},unit=0,readonly=on,file={boot.firmware.code}"),
             *("-drive", f"{flash},unit=1,file={_escape(boot.variables)}"),
-            *drive,
+            *disk,
         ]
     start = ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-append", boot.cmdline]
-    return [*start, *drive]
+    return [*start, *disk]
+
+
+def drive(boot: FirmwareBoot | KernelBoot) -> str:
+    """What a machine starts from, in the words of QEMU's -drive."""
+    if isinstance(boot, KernelBoot):
+        return f"file={_escape(boot.root)},format=raw,read-only=on,discard=unmap"
+    disk = _escape(boot.disk)
+    if boot.writes is None:
+        return f"file={disk},format=qcow2,discard=unmap"
+    recorded = f"log.driver=file,log.filename={_escape(boot.writes)}"
+    inner = f"file.driver=qcow2,file.file.driver=file,file.file.filename={disk}"
+    return f"driver=blklogwrites,{inner},{recorded}"
 
 
 def _disk(serial: str, path: Path, slots: list[int]) -> list[str]:
