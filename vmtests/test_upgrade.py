@@ -66,6 +66,23 @@ def test_what_is_not_as_it_was_signed_is_refused(
         assert session.stop().survived
 
 
+@pytest.mark.parametrize("where", ["/var", "/boot"])
+def test_what_there_is_no_room_for_is_refused(
+    pair: Lab, operator: Operator, payloads: Payloads, where: str
+) -> None:
+    """The state partition, on which an update arrives, or the boot partition, is full."""
+    node, file = pair.standby(), f"{where}/full"
+    before = images(node)
+    size = f"$(($(df --output=avail -B1M {where} | tail -1) - 1))M"
+    node.succeed(f"fallocate -l {size} {file} || head -c {size} /dev/zero >{file}", timeout=120)
+    try:
+        said = operator.fails("upgrade", str(payloads.good("2")))
+    finally:
+        node.succeed(f"rm {file}; sync")
+    assert f"{node.name}: the disk is full: {where}" in said
+    assert images(node) == before
+
+
 @pytest.mark.figures(beside=True)
 def test_an_upgrade_of_the_pair_loses_no_session(
     pair: Lab, operator: Operator, payloads: Payloads, figures: Figures, rounds: Rounds

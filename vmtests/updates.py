@@ -16,6 +16,7 @@ from appliance.image import signing
 from appliance.image.base import Hardware, base
 from appliance.image.compose import Job, compose
 from appliance.image.keys import Keys
+from appliance.lab.machine import Machine
 from appliance.lab.node import Appliance
 from appliance.lab.pair import Lab
 from appliance.node.payload import SIGNATURE, SUMS
@@ -123,7 +124,7 @@ class Payloads:
         return Path(shutil.copytree(good, Path(tempfile.mkdtemp(dir=self.folder)) / good.name))
 
 
-def images(node: Appliance) -> dict[str, Any]:
+def images(node: Machine) -> dict[str, Any]:
     """What a node says of its images."""
     told: dict[str, Any] = json.loads(node.succeed("appliance-update status", timeout=120))
     return told
