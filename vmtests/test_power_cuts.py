@@ -99,9 +99,9 @@ def upgrade(pair: Lab, operator: Operator, payloads: Payloads, folder: Path) -> 
         variables = Path(copyfile(boot.variables, folder / "variables"))
         node.start()
         whole(pair)
-        begin = len(writes.read(folder / "writes").intervals)
+        begin = len(recorded(node, folder / "writes").intervals)
         operator.run("upgrade", str(payload), "--node", node.name, "--allow-older")
-    record = writes.read(folder / "writes")
+    record = recorded(node, folder / "writes")
     firmware = replace(boot.firmware, variables=variables)
     return Upgraded(node, disk, firmware, record, begin, (before, version(payload)))
 
@@ -114,6 +114,15 @@ def recording(node: Appliance, record: Path) -> Iterator[qemu.FirmwareBoot]:
     node.config = replace(usual, boot=replace(usual.boot, writes=record))
     yield usual.boot
     node.config = usual
+
+
+def recorded(node: Appliance, record: Path) -> writes.Record:
+    """All that it has written so far."""
+    node.freeze()
+    try:
+        return writes.read(record)
+    finally:
+        node.thaw()
 
 
 def version_run_by(machine: Machine, name: str) -> str:

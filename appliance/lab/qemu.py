@@ -182,10 +182,11 @@ def _board(machine: Machine) -> list[str]:
 
 
 def _boot(boot: FirmwareBoot | KernelBoot, slots: list[int]) -> list[str]:
-    disk = [
-        *("-drive", f"if=none,id=disk,{drive(boot)}"),
-        *("-device", f"virtio-blk-pci,drive=disk,bootindex=1,{_place(slots)}"),
-    ]
+    device = f"virtio-blk-pci,drive=disk,bootindex=1,{_place(slots)}"
+    if isinstance(boot, FirmwareBoot) and boot.writes:
+        # Merged requests have as many pieces as pwritev(2) takes; blklogwrites adds two, and fails.
+        device += ",request-merging=off"
+    disk = ["-drive", f"if=none,id=disk,{drive(boot)}", "-device", device]
     if isinstance(boot, FirmwareBoot):
         flash = "if=pflash,format=raw"
         return [

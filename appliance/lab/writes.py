@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from appliance.lab.errors import HarnessError
+
 SECTOR = 512
 _HEAD = struct.Struct("<4Q")  # sector, number of sectors, flags, length of a mark
 _FLUSH, _DISCARD = 1, 4
@@ -73,7 +75,7 @@ class Record:
 
 
 def read(path: Path) -> Record:
-    """The record of a machine that may still run."""
+    """The record of a machine that is off, or frozen; HarnessError when it is not whole."""
     intervals: list[tuple[Write, ...]] = []
     with path.open("rb") as file:
         since: list[Write] = []
@@ -87,16 +89,16 @@ def read(path: Path) -> Record:
 
 
 def _requests(file: BinaryIO, end: int) -> Iterator[Write | None]:
-    """Each write; None for a flush. What has not been recorded as a whole has not begun."""
+    """Each write; None for a flush."""
     place = SECTOR
-    while place + SECTOR <= end:
+    while place < end:
         file.seek(place)
         sector, count, flags, _ = _HEAD.unpack(file.read(_HEAD.size))
         place += SECTOR
         if flags & _FLUSH:
             yield None
         elif not flags & _DISCARD:
-            if place + count * SECTOR > end:
-                return
+            if not 0 < count * SECTOR <= end - place:
+                raise HarnessError(f"{file.name}: a write is missing at {place}: did it fail?")
             yield Write(sector * SECTOR, count * SECTOR, place)
             place += count * SECTOR

@@ -47,9 +47,20 @@ SECURE = Machine(
     accelerator=Accelerator.TCG,
     serial_log=Path("/lab/s.log"),
 )
+RECORDED = Machine(
+    name="recorded",
+    boot=FirmwareBoot(
+        *(Path("/lab/with,comma.qcow2"), Path("/lab/r.vars")), writes=Path("/lab/with,comma.writes")
+    ),
+    nics=(),
+    accelerator=Accelerator.TCG,
+    serial_log=Path("/lab/r.log"),
+)
 
 
-@pytest.mark.parametrize("machine", [NODE, PEERS, METAL, SECURE], ids=lambda machine: machine.name)
+@pytest.mark.parametrize(
+    "machine", [NODE, PEERS, METAL, SECURE, RECORDED], ids=lambda machine: machine.name
+)
 def test_command_line(machine: Machine) -> None:
     files = {name: Path(f"/lab/{name}") for name in qemu.by_file(machine.credentials)}
     numbers = tuple(range(10, 10 + len(machine.nics)))

@@ -9,6 +9,7 @@ import pytest
 
 from appliance import tools
 from appliance.lab import qemu, writes
+from appliance.lab.errors import HarnessError
 from appliance.lab.qemu import FirmwareBoot
 from appliance.lab.writes import SECTOR, Cut, Record
 from appliance.run import run
@@ -78,13 +79,11 @@ def test_all_of_the_record_is_the_disk_itself(recorded: Record, tmp_path: Path) 
     assert replayed(recorded, whole, tmp_path) == raw.read_bytes()
 
 
-def test_a_write_that_was_not_recorded_whole_has_not_begun(
-    recorded: Record, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    log.write_bytes(recorded.path.read_bytes())
-    last = recorded.intervals[2][-1]
-    with log.open("r+b") as file:
-        file.truncate(last.data + last.size - 1)
-    *before, cut_short = writes.read(log).intervals
-    assert (*before, cut_short, ()) == (*recorded.intervals[:2], recorded.intervals[2][:-1], ())
+def test_a_record_that_is_not_whole_is_not_taken_for_one(recorded: Record, tmp_path: Path) -> None:
+    whole, last = recorded.path.read_bytes(), recorded.intervals[2][-1]
+    head = last.data - SECTOR
+    (ended := tmp_path / "ended").write_bytes(whole[: last.data + last.size - 1])
+    (holed := tmp_path / "holed").write_bytes(whole[:head] + bytes(SECTOR) + whole[last.data :])
+    for log in (ended, holed):
+        with pytest.raises(HarnessError, match="a write is missing"):
+            writes.read(log)
