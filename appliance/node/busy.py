@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.node import statefile
-from appliance.node.payload import RefusedError
+from appliance.node.refused import RefusedError
 
 UPDATE, TRIAL = "an update", "a trial"
 

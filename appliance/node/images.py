@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance.node import statefile
-from appliance.node.payload import RefusedError
 from appliance.node.programs import said
+from appliance.node.refused import RefusedError
 
 _BLESS = "/usr/lib/systemd/systemd-bless-boot"
 _KERNELS = Path("EFI/Linux")

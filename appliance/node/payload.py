@@ -22,6 +22,8 @@ from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from appliance.node.refused import RefusedError
+
 # By the names that systemd-pull knows (org.freedesktop.import1(5)).
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.gpg"
 DESCRIPTION = "payload.json"
@@ -37,10 +39,6 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([\w.~^-]+)")
 
 # Name, size in bytes and content of a file of the payload, in the order in which they come.
 Member = tuple[str, int, IO[bytes]]
-
-
-class RefusedError(Exception):
-    """The update is not for this node, or not whole; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)

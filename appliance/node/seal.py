@@ -12,6 +12,7 @@ from pathlib import Path
 
 from appliance.node import payload
 from appliance.node.layer import PATH, BadLayerError
+from appliance.node.refused import RefusedError
 
 KEYRING = payload.KEYRING.relative_to("/")
 
@@ -33,5 +34,5 @@ def check(manifest: str, signature: str | None, root: Path = Path("/")) -> None:
         by.write_text(signature)
         try:
             payload.check_file(signed, by, root / KEYRING)
-        except payload.RefusedError as refused:
+        except RefusedError as refused:
             raise BadLayerError(str(refused)) from None

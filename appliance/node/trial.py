@@ -24,7 +24,7 @@ from appliance.node.config import BUSY
 from appliance.node.events import Role
 from appliance.node.facts import Facts, at
 from appliance.node.images import Boot, Images
-from appliance.node.payload import RefusedError
+from appliance.node.refused import RefusedError
 from appliance.node.ruleset import FILE, Ruleset
 from appliance.node.versions import older
 

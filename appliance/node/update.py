@@ -24,7 +24,8 @@ from appliance.node import config as configuration
 from appliance.node.events import Role
 from appliance.node.identity import Identity
 from appliance.node.images import Boot, Image, Images
-from appliance.node.payload import Description, Member, RefusedError
+from appliance.node.payload import Description, Member
+from appliance.node.refused import RefusedError
 from appliance.node.versions import older
 
 _HELP = "Change the image of this node, and tell of its images."

@@ -17,11 +17,11 @@ from appliance.node.payload import (
     FIRST,
     SUMS,
     Description,
-    RefusedError,
     checksums,
     describe,
     fetched,
 )
+from appliance.node.refused import RefusedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from appliance.errors import ToolError
 from appliance.image import keys as image_keys
 from appliance.image.keys import Keys
 from appliance.image.manifest import sha256
-from appliance.node.payload import KEYRING, SIGNATURE, SUMS, RefusedError, check_signature
+from appliance.node.payload import KEYRING, SIGNATURE, SUMS, check_signature
+from appliance.node.refused import RefusedError
 from appliance.render.site import render
 from tests.node.updates import gpg
 

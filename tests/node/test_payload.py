@@ -19,7 +19,8 @@ import pytest
 from appliance.image import keys as image_keys
 from appliance.image.keys import Keys
 from appliance.node import payload
-from appliance.node.payload import RefusedError, receive
+from appliance.node.payload import receive
+from appliance.node.refused import RefusedError
 from appliance.node.versions import key, older
 from appliance.run import run
 from appliance.tools import ToolsTree

@@ -22,7 +22,7 @@ from appliance.node import busy, images, payload, statefile
 from appliance.node import update as command
 from appliance.node.identity import Identity
 from appliance.node.images import Boot
-from appliance.node.payload import RefusedError
+from appliance.node.refused import RefusedError
 from appliance.node.update import Node
 from appliance.tools import ToolsTree
 from tests.node import updates
