@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfile
@@ -36,8 +36,8 @@ BACK_WITHIN = 300  # seconds from power on to a decided boot, on a slow machine
 LIVE_CUTS = 20
 LIVE_WITHIN = 130  # seconds after an upgrade of one node begins: all of its phases
 CUTS = 100
-AT_ONCE = 2
-DAEMONS = "keepalived conntrackd appliance-agent ssh"
+AT_ONCE = 3  # a node alone waits for its peer, and leaves the processor to others
+DAEMONS = ("keepalived", "conntrackd", "appliance-agent", "ssh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,13 @@ def test_a_disk_boots_whatever_a_cut_leaves_of_an_upgrade(
             """What one machine runs after each of its share of the cuts."""
             disk = tmp_path / f"{names[number]}.raw"
             told = {"appliance.node": upgraded.node.name}
-            machine = metal.machine(names[number], disk, told=told, firmware=upgraded.firmware)
             ran = []
-            for cut in cuts[number::AT_ONCE]:
-                upgraded.left_by(cut, disk)
-                print(f"{names[number]}: {len(cut.safe)} writes and {len(cut.left)} more")
-                ran.append(version_run_by(machine, upgraded.node.name))
+            firmware = upgraded.firmware
+            with closing(metal.machine(names[number], disk, told=told, firmware=firmware)) as node:
+                for cut in cuts[number::AT_ONCE]:
+                    upgraded.left_by(cut, disk)
+                    print(f"{names[number]}: {len(cut.safe)} writes and {len(cut.left)} more")
+                    ran.append(version_run_by(node, upgraded.node.name))
             return ran
 
         ran = [version for each in pool.map(some, range(AT_ONCE)) for version in each]
@@ -129,7 +130,8 @@ def version_run_by(machine: Machine, name: str) -> str:
     """What this machine starts, as the node of this name; its daemons run, and no unit failed."""
     machine.start(fresh_disk=True)
     machine.wait_control(BACK_WITHIN)
-    machine.wait_until(f"systemctl is-active {DAEMONS}", BACK_WITHIN)
+    for unit in DAEMONS:
+        machine.wait_until(f"systemctl is-active {unit}", BACK_WITHIN)
     assert machine.succeed("hostname").strip() == name
     assert not machine.succeed("systemctl --failed --plain --no-legend")
     told = images(machine)
