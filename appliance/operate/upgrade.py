@@ -237,16 +237,20 @@ def _accepted(node: Remote, *command: str, **how: Any) -> Told:
 
 
 def _until(ask: Callable[[], T], enough: Callable[[T], bool], limit: float, what: str) -> T:
-    """Ask again and again; a node that boots does not answer. ToolError after `limit` seconds."""
+    """Ask again and again; a node that boots does not answer, and one that is slow to answer has
+    other work: it is left alone for as long. ToolError after `limit` seconds.
+    """
     deadline = time.monotonic() + limit
     while True:
         last: object
+        asked = time.monotonic()
         try:
             if enough(answer := ask()):
                 return answer
             last = "; ".join(answer) if isinstance(answer, list) else answer
         except ToolError as error:
             last = error.what
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise ToolError(f"waited {limit:.0f} s for {what}: {last}")
-        time.sleep(_LOOK_EVERY_S)  # poll
+        time.sleep(max(_LOOK_EVERY_S, now - asked))  # poll
