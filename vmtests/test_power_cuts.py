@@ -53,11 +53,10 @@ class Upgraded:
     begin: int
     versions: tuple[str, str]
 
-    def left_by(self, cut: writes.Cut, disk: Path) -> Path:
-        """The disk as it would be found after a cut."""
+    def leave(self, cut: writes.Cut, disk: Path) -> None:
+        """Make the disk what it would be after a cut."""
         run(["cp", "--sparse=always", self.disk, disk])
         self.record.replay(cut, disk)
-        return disk
 
 
 def test_a_disk_boots_whatever_a_cut_leaves_of_an_upgrade(
@@ -78,7 +77,7 @@ def test_a_disk_boots_whatever_a_cut_leaves_of_an_upgrade(
             firmware = upgraded.firmware
             with closing(metal.machine(names[number], disk, told=told, firmware=firmware)) as node:
                 for cut in cuts[number::AT_ONCE]:
-                    upgraded.left_by(cut, disk)
+                    upgraded.leave(cut, disk)
                     print(f"{names[number]}: {len(cut.safe)} writes and {len(cut.left)} more")
                     ran.append(version_run_by(node, upgraded.node.name))
             return ran
@@ -92,17 +91,17 @@ def test_a_disk_boots_whatever_a_cut_leaves_of_an_upgrade(
 
 def upgrade(pair: Lab, operator: Operator, payloads: Payloads, folder: Path) -> Upgraded:
     """Of the standby, whose writes are recorded until what it got is good."""
-    node, disk = pair.standby(), folder / "before.raw"
+    node, disk, log = pair.standby(), folder / "before.raw", folder / "writes"
     payload, before = payloads.another(node), images(node)["version"]
     node.kill()
-    with recording(node, folder / "writes") as boot:
+    with recording(node, log) as boot:
         run(ensure().inside(["qemu-img", "convert", "-O", "raw", boot.disk, disk]))
         variables = Path(copyfile(boot.variables, folder / "variables"))
         node.start()
         whole(pair)
-        begin = len(recorded(node, folder / "writes").intervals)
+        begin = len(recorded(node, log).intervals)
         operator.run("upgrade", str(payload), "--node", node.name, "--allow-older")
-    record = recorded(node, folder / "writes")
+    record = recorded(node, log)
     firmware = replace(boot.firmware, variables=variables)
     return Upgraded(node, disk, firmware, record, begin, (before, version(payload)))
 
@@ -113,8 +112,10 @@ def recording(node: Appliance, record: Path) -> Iterator[qemu.FirmwareBoot]:
     usual = node.config
     assert isinstance(usual.boot, qemu.FirmwareBoot)
     node.config = replace(usual, boot=replace(usual.boot, writes=record))
-    yield usual.boot
-    node.config = usual
+    try:
+        yield usual.boot
+    finally:
+        node.config = usual
 
 
 def recorded(node: Appliance, record: Path) -> writes.Record:
