@@ -86,6 +86,8 @@ def shell(
     site: Site = None,
 ) -> None:
     """A root shell on a node or host, over no network: it works whatever is cut. ^] leaves."""
+    # ssh(1) ends its ProxyCommand by this signal, which nohup(1) has everybody ignore.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     raise typer.Exit(client.shell(site, name, command or ()))
 
 

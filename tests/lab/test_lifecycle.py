@@ -267,6 +267,15 @@ def test_ssh_finds_its_way_to_the_nodes_by_the_hosts_beside_them(
     assert "proxycommand" not in elsewhere, "nobody is on the sync network"
 
 
+def test_ssh_gives_up_in_time_also_below_nohup(served: Service) -> None:
+    """It ends what it goes by with a hangup, and waits for its end."""
+    way = f"{sys.executable} -m appliance lab shell fw1 -- sleep 60"
+    options = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=2", "-o", f"ProxyCommand={way}")
+    done = run(["nohup", "ssh", *options, "root@fw2", "true"], timeout=30, check=False)
+    assert done.returncode == 255
+    assert "timed out" in done.stderr
+
+
 def test_a_key_of_the_lab_may_log_in_besides_those_of_the_site() -> None:
     rule = credentials.node("fw1", "ssh-ed25519 AAAA lab")["tmpfiles.extra"]
     assert rule == r"w+ /etc/ssh/authorized_keys/root - - - - ssh-ed25519 AAAA lab\n" + "\n"
