@@ -13,10 +13,10 @@ from xdist.workermanage import WorkerController
 
 from appliance.image import keys as image_keys
 from appliance.image.peers import peers_image
-from appliance.lab import ssh
+from appliance.lab import load, ssh
 from appliance.lab.artefacts import collect
 from appliance.lab.pair import Lab
-from appliance.site import load
+from appliance.site import load as read_site
 from vmtests import evidence, sidebyside
 from vmtests import figures as figure
 from vmtests import matrix as table
@@ -24,11 +24,11 @@ from vmtests.evidence import ARTEFACTS
 from vmtests.figures import Figures
 from vmtests.installed import Installed, install
 from vmtests.matrix import Matrix
-from vmtests.observe import settle
+from vmtests.observe import SELDOM, settle
 from vmtests.operator import Operator, operating
 from vmtests.updates import Payloads
 from vmtests.wanted import Wanted
-from vmtests.ways import USUAL
+from vmtests.ways import USUAL_PAIR
 
 Begun = AbstractContextManager[Lab]
 
@@ -109,7 +109,7 @@ def site(item: pytest.Item) -> str:
     if "lab" not in getattr(item, "fixturenames", ()):
         return ""
     chosen = item.callspec.params if hasattr(item, "callspec") else {}
-    wanted: Wanted = chosen.get("lab", Wanted(USUAL))
+    wanted: Wanted = chosen.get("lab", USUAL_PAIR)
     return wanted.name
 
 
@@ -155,6 +155,12 @@ def seed(pytestconfig: pytest.Config) -> int:
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether this is the long form."""
     return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def probe(full: bool) -> float:
+    """Seconds between the packets of each probe."""
+    return load.PROBE if full else SELDOM
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +211,7 @@ def begin(build: Callable[..., Path], figures: Figures, lab_key: Path) -> Callab
     def begin(wanted: Wanted, elsewhere: Collection[str] = ()) -> Iterator[Lab]:
         built = build(wanted)
         (raw,) = built.glob("*.raw")
-        plan, where = load(built.with_suffix(".yaml")), ARTEFACTS / wanted.name
+        plan, where = read_site(built.with_suffix(".yaml")), ARTEFACTS / wanted.name
         way = {"clients": wanted.clients, "elsewhere": elsewhere, "key": key}
         with Lab(plan, image=raw, peers=peers_image(), workdir=where, **way) as lab:
             try:
@@ -222,7 +228,7 @@ def begin(build: Callable[..., Path], figures: Figures, lab_key: Path) -> Callab
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest, begin: Callable[..., Begun]) -> Iterator[Lab]:
     """A pair, ready, for all tests of a site: the usual one, or what is wanted."""
-    wanted = getattr(request, "param", Wanted(USUAL))
+    wanted = getattr(request, "param", USUAL_PAIR)
     with begin(wanted) as lab:
         yield lab
 

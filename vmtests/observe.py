@@ -12,6 +12,10 @@ from appliance.lab.pair import Lab
 
 BETWEEN_LOOKS = 0.1  # seconds
 
+# Seconds between a probe's packets where it is not the gap that counts: a node boots sooner beside
+# less work.
+SELDOM = 0.05
+
 
 def until(condition: Callable[[], object], timeout: float, what: str) -> None:
     """Wait until `condition` is true; AssertionError with its last value after `timeout` s."""

@@ -80,10 +80,10 @@ def digests(operator: Operator) -> set[str]:
 
 
 def test_no_session_and_no_role_is_lost_by_a_changed_rule(
-    pair: Lab, operator: Operator, text: str
+    pair: Lab, operator: Operator, text: str, probe: float
 ) -> None:
     before, watch = keepalived(pair), Watch.begin(pair)
-    with load.start(pair, CELLS) as traffic:
+    with load.start(pair, CELLS, interval=probe) as traffic:
         traffic.moves(30)
         operator.site.write_text(with_route(with_rule(text, 9991)))
         begin = time.monotonic()

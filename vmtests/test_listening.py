@@ -14,11 +14,7 @@ from appliance.lab.pair import Lab
 from appliance.lab.peers import Neighbour
 from appliance.lab.topology import own_addresses
 from appliance.plan.model import Address, Network, Plan
-from vmtests.wanted import on
-from vmtests.ways import USUAL
 
-# The usual site, with somebody on the sync network too.
-SITE = on(USUAL.replace("site: testcase", "site: scanned"), {"sync": 1})
 SCAN = Path(__file__).with_name("scan.py").read_bytes()
 SSH = 22
 EVERY = "1-65535"
@@ -78,7 +74,6 @@ def scanners(pair: Lab) -> list[Neighbour]:
     return found
 
 
-@SITE
 def test_from_each_network_only_what_the_site_opens_answers(
     pair: Lab, scanners: list[Neighbour], full: bool
 ) -> None:
@@ -109,7 +104,6 @@ def test_from_each_network_only_what_the_site_opens_answers(
     assert found == expected
 
 
-@SITE
 def test_the_scan_sees_what_answers_and_what_refuses(pair: Lab) -> None:
     """Through the appliance, where the site lets TCP and UDP pass: a host with an echo service."""
     inside, outside = pair.hosts["inside"], pair.hosts["outside"]

@@ -76,8 +76,10 @@ def judge(matrix: Matrix) -> Judge:
     return judge
 
 
-def test_fault(pair: Lab, fault: Fault, flows: tuple[Cell, ...], judge: Judge) -> None:
-    judge(drill(pair, fault, flows))
+def test_fault(
+    pair: Lab, fault: Fault, flows: tuple[Cell, ...], probe: float, judge: Judge
+) -> None:
+    judge(drill(pair, fault, flows, interval=probe))
 
 
 @pytest.mark.long

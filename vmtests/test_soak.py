@@ -11,22 +11,19 @@ from appliance.lab.faults import Fault, catalogue
 from appliance.lab.load import Load
 from appliance.lab.pair import Lab
 from vmtests.expected import wrong
+from vmtests.observe import SELDOM
 from vmtests.soak import Growth, sequence, unsound
 from vmtests.wanted import on
 from vmtests.ways import FEW, PLAN, SITE
 
 pytestmark = on(SITE)
 
-# Seconds between the first probe's packets: no gap is measured here, and a node boots sooner
-# beside less work.
-PROBE = 0.05
-
 
 def test_soak(pair: Lab, seed: int, rounds: Callable[[int, int], range]) -> None:
     """One active node after each, equal tables, no failed unit, and not one session lost."""
     drawn = sequence(catalogue(PLAN), seed, len(rounds(2, 200)))
     growth = Growth()
-    with load.start(pair, FEW, interval=PROBE) as traffic:
+    with load.start(pair, FEW, interval=SELDOM) as traffic:
         for step, fault in enumerate(drawn, 1):
             where = f"seed {seed}, step {step} of {len(drawn)}: {fault.name}"
             print(where, flush=True)

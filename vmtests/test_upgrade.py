@@ -21,7 +21,7 @@ from vmtests.operator import Operator
 from vmtests.updates import Payloads, images, roles, version, versions
 from vmtests.ways import SNAT
 
-# Busy and idle sessions, FTP in every phase, and a probe each 5 ms that measures the gap.
+# Busy and idle sessions, FTP in every phase, and a probe that measures the gap.
 FLOWS: tuple[Cell, ...] = (
     *load.cells((SNAT,), (Kind.SSH, Kind.SSH_IDLE, Kind.UDP, Kind.FTP_IDLE)),
     *load.cells((SNAT,), (Kind.DOWNLOAD, Kind.NEXT, Kind.HELD), (Mode.PORT,)),
@@ -30,13 +30,17 @@ LONGEST_GAP = 1.0  # seconds
 MIXED = 600.0  # seconds with an old and a new image
 
 Rounds = Callable[[int, int], range]
+Upgraded = Callable[[Path], Mapping[Cell, Report]]  # what became of the flows meanwhile
 
 
 def kept(pair: Lab) -> dict[str, str]:
-    """What makes a node this one, whatever its image: its host key, and what lies in its state."""
+    """What makes a node this one, whatever its image and however often it boots: its identity, by
+    which it finds its journal, its host key, and what lies in its state.
+    """
     state = "/var/lib/appliance"
     ask = (
-        f"cat {state}/ssh/ssh_host_ed25519_key.pub; cat {state}/mark || date +%N | tee {state}/mark"
+        f"cat /etc/machine-id {state}/ssh/ssh_host_ed25519_key.pub; "
+        f"cat {state}/mark || date +%N | tee {state}/mark"
     )
     return {name: node.succeed(ask) for name, node in pair.nodes.items()}
 
@@ -83,15 +87,35 @@ def test_what_there_is_no_room_for_is_refused(
     assert images(node) == before
 
 
+@pytest.fixture
+def upgraded(pair: Lab, operator: Operator, probe: float) -> Upgraded:
+    """Give both nodes another image under load."""
+
+    def upgraded(new: Path) -> Mapping[Cell, Report]:
+        active, standby = roles(pair)
+        options = (str(new), "--allow-older")
+        steps = operator.run("upgrade", *options, "--dry-run").splitlines()
+        assert [line.split()[1] for line in steps] == [*[f"{standby}:"] * 2, *[f"{active}:"] * 3]
+        with load.start(pair, FLOWS, interval=probe) as everything:
+            told = json.loads(operator.run("upgrade", *options, "--json"))
+            everything.moves()
+            reports = everything.stop()
+        print(json.dumps(told, indent=1))
+        assert [(each["giver"], each["taker"]) for each in told["handovers"]] == [(active, standby)]
+        return reports
+
+    return upgraded
+
+
 @pytest.mark.figures(beside=True)
 def test_an_upgrade_of_the_pair_loses_no_session(
-    pair: Lab, operator: Operator, payloads: Payloads, figures: Figures, rounds: Rounds
+    pair: Lab, payloads: Payloads, figures: Figures, rounds: Rounds, upgraded: Upgraded
 ) -> None:
     """There and back again: each of them is a version that does not run."""
     identity, gaps, lost = kept(pair), [], []
     for _ in rounds(1, 5):
         new = payloads.another(pair.active())
-        reports = upgraded_under_load(pair, operator, new)
+        reports = upgraded(new)
         gaps += [r.longest_stall for cell, r in reports.items() if cell.kind is Kind.UDP]
         lost += [f"{cell}: {r}" for cell, r in reports.items() if not r.survived]
         assert versions(pair) == dict.fromkeys(pair.nodes, version(new))
@@ -105,21 +129,6 @@ def test_an_upgrade_of_the_pair_loses_no_session(
     assert not lost
     assert gap.worst <= LONGEST_GAP
     assert payload.worst <= 90
-
-
-def upgraded_under_load(pair: Lab, operator: Operator, new: Path) -> Mapping[Cell, Report]:
-    """What became of the flows while both nodes got another image."""
-    active, standby = roles(pair)
-    options = (str(new), "--allow-older")
-    steps = operator.run("upgrade", *options, "--dry-run").splitlines()
-    assert [line.split()[1] for line in steps] == [*[f"{standby}:"] * 2, *[f"{active}:"] * 3]
-    with load.start(pair, FLOWS) as everything:
-        told = json.loads(operator.run("upgrade", *options, "--json"))
-        everything.moves()
-        reports = everything.stop()
-    print(json.dumps(told, indent=1))
-    assert [(each["giver"], each["taker"]) for each in told["handovers"]] == [(active, standby)]
-    return reports
 
 
 def test_called_again_there_is_nothing_to_do(

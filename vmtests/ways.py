@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from appliance.lab.load import Cell, Kind, Mode, Path, cells
 from appliance.site import load
 from vmtests.installed import CLONE
+from vmtests.wanted import Wanted
 
 FILE = CLONE / "vmtests/sites/matrix.yaml"
 SITE = FILE.read_text()
@@ -19,6 +20,9 @@ USUAL = (
     .replace("  rules:\n", "  rules:\n    - {from: inside, to: outside, service: udp}\n")
     .replace("  ssh: {from", "  metrics: {from: inside}\n  ssh: {from")
 )
+
+# Somebody is on its sync network too: what answers there is asked.
+USUAL_PAIR = Wanted(USUAL, {"sync": 1})
 
 # What the matrix and the soak have.
 SNAT = Path("snat", "inside", "outside", ip_address("192.168.1.3"))

@@ -79,13 +79,16 @@ class Watch:
         return qemu.mac(plan.site, self.active, plan.card(network))
 
 
-def drill(lab: Lab, fault: Fault, cells: Iterable[Cell]) -> Outcome:
-    """Begin ready, start the traffic, strike, heal, and end ready again.
+def drill(
+    lab: Lab, fault: Fault, cells: Iterable[Cell], *, interval: float = load.PROBE
+) -> Outcome:
+    """Begin ready, start the traffic, strike, heal, and end ready again. `interval` is the probes',
+    in seconds.
 
     LabAssertion when the pair does not carry, or is not ready, in time.
     """
     watch = Watch.begin(lab)
-    with load.start(lab, cells) as traffic:
+    with load.start(lab, cells, interval=interval) as traffic:
         undergo(lab, fault, traffic)
         return watch.outcome(fault.name, traffic.stop())
 

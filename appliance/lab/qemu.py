@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -167,6 +168,9 @@ def _board(machine: Machine) -> list[str]:
     secure = isinstance(machine.boot, FirmwareBoot) and machine.boot.firmware.secure
     return [
         *("-name", machine.name),
+        # As any firmware has one: without it, it would be another machine at each boot, and would
+        # not find what it has logged before.
+        *("-uuid", str(uuid.uuid5(uuid.NAMESPACE_DNS, machine.name))),
         "-no-user-config",
         "-nodefaults",
         *("-machine", f"q35,smm={'on' if secure else 'off'},vmport=off"),
