@@ -1,5 +1,6 @@
 """The FTP cluster of ftp-lvs.yaml: one mark leads control and data to one server, and a client's
-sessions outlive the balancer that leads them.
+sessions outlive the balancer that leads them. The short form has such a service on the pair of
+edge.yaml, in test_balanced_edge.py.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from appliance.lab.pair import Lab
 from appliance.lab.who import Asked
 from vmtests.balanced import (
     HANDOVER,
-    POWER_LOSSES,
     cells,
     example,
     led,
     lost,
     scheduler,
+    takeovers,
     untold,
     without_state,
 )
@@ -34,14 +35,14 @@ SITE, PLAN = example("ftp-lvs")
 CLIENTS, HOST = 12, "public-clients"
 BUSY = 6  # of the clients' addresses: those with all kinds of sessions
 
-pytestmark = on(SITE, {"public": CLIENTS})
+pytestmark = [on(SITE, {"public": CLIENTS}), pytest.mark.long]
 
 
 @pytest.fixture
-def sessions(pair: Lab, full: bool) -> tuple[Cell, ...]:
-    """From six addresses; with --full all modes from each."""
+def sessions(pair: Lab) -> tuple[Cell, ...]:
+    """From six addresses, all modes from each."""
     sources = pair.hosts[HOST].addresses()[:BUSY]
-    return cells(FTP, HOST, sources, full=full)
+    return cells(FTP, HOST, sources, full=True)
 
 
 def test_what_the_site_expects_holds(pair: Lab) -> None:
@@ -54,15 +55,12 @@ def test_a_client_stays_on_one_server_and_both_have_clients(pair: Lab) -> None:
     assert set().union(*servers.values()) == {"ftp-1", "ftp-2"}
 
 
-@pytest.mark.parametrize(
-    "fault", [POWER_LOSSES, pytest.param(HANDOVER, marks=pytest.mark.long)], ids=lambda f: f.name
-)
+@takeovers
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 
 
 @pytest.mark.figures
-@pytest.mark.long
 def test_fifty_takeovers_lose_nothing(
     pair: Lab, sessions: tuple[Cell, ...], figures: Figures
 ) -> None:
@@ -84,7 +82,6 @@ def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ..
     assert len(lost(outcome.reports)) == len(sessions)
 
 
-@pytest.mark.long
 def test_without_templates_data_goes_astray(pair: Lab) -> None:
     """With `rr` a client's server is only known by its template: conntrackd carries the control
     connections alone, and of new data connections some meet a server that awaits none.

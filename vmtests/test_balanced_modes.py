@@ -15,12 +15,13 @@ from appliance.plan.model import Address
 from appliance.plan.virtual import VirtualService
 from appliance.site import load
 from vmtests.balanced import (
+    HANDOVER,
+    POWER_LOSSES,
     cells,
     led,
     lost,
     named,
     scheduler,
-    takeovers,
     without_state,
 )
 from vmtests.controls import power_loss_alone
@@ -58,7 +59,11 @@ def test_a_client_meets_one_server_that_answers_itself(pair: Lab, service: Virtu
         assert set().union(*servers.values()) == {f"{service.name}-1", f"{service.name}-2"}
 
 
-@takeovers
+@pytest.mark.parametrize(
+    "fault",
+    [POWER_LOSS, *(pytest.param(f, marks=pytest.mark.long) for f in (POWER_LOSSES, HANDOVER))],
+    ids=lambda fault: fault.name,
+)
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 

@@ -21,13 +21,12 @@ from appliance.lab.who import Asked, who
 from appliance.plan.model import Address
 from appliance.plan.virtual import Persistence, Scheduler, VirtualService
 from vmtests.balanced import (
-    HANDOVER,
-    POWER_LOSSES,
     cells,
     example,
     led,
     lost,
     named,
+    takeovers,
     untold,
     without_state,
 )
@@ -96,7 +95,7 @@ def test_what_the_site_expects_holds(pair: Lab) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("fault", [POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name)
+@takeovers
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 
