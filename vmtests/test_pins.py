@@ -13,6 +13,8 @@ from appliance import tools
 from appliance.image.base import Hardware, ingredients
 from appliance.image.pins import Mirror
 from appliance.image.recipe import recipe
+from appliance.run import run
+from vmtests.figures import Figures
 from vmtests.installed import Installed
 from vmtests.wanted import Wanted
 from vmtests.ways import USUAL
@@ -20,7 +22,7 @@ from vmtests.ways import USUAL
 pytestmark = pytest.mark.long
 
 SITE = Wanted(USUAL.replace("site: testcase", "site: pinned"))
-RAW = "pinned_1.raw"
+RAW, UPDATE = "pinned_1.raw", "pinned_1.update"
 
 Again = Callable[[Path], Path]
 
@@ -48,8 +50,13 @@ def test_the_same_packages_give_the_same_bytes(built: Path, again: Again) -> Non
         assert (made / name).read_bytes() == (built / name).read_bytes()
 
 
-def test_older_versions_are_taken(built: Path, again: Again, tmp_path: Path) -> None:
-    """Of something that Debian has updated since its release."""
+@pytest.mark.figures(beside=True)
+def test_older_versions_are_taken(
+    built: Path, again: Again, figures: Figures, tmp_path: Path
+) -> None:
+    """Of something that Debian has updated since its release; what a delta from there to here would
+    save.
+    """
     manifest = json.loads((built / "manifest.json").read_text())
     manifest["packages"] |= before_an_update(manifest["packages"], tmp_path / "work")
     file = tmp_path / "manifest.json"
@@ -57,6 +64,9 @@ def test_older_versions_are_taken(built: Path, again: Again, tmp_path: Path) -> 
     made = again(file)
     assert json.loads((made / "manifest.json").read_text())["packages"] == manifest["packages"]
     assert (made / RAW).read_bytes() != (built / RAW).read_bytes()
+    whole, delta = sizes(made / UPDATE, built / UPDATE, tmp_path / "delta")
+    what = "delta of an update to another base, one source's packages newer, in the whole of it"
+    assert figures.add(what, "", delta / whole, goal="").worst < 1
 
 
 def before_an_update(packages: dict[str, str], work: Path) -> dict[str, str]:
@@ -73,3 +83,16 @@ def before_an_update(packages: dict[str, str], work: Path) -> dict[str, str]:
         for other in versions - {packages[name]}:
             older[packages[name], other][name] = other
     return next(found for found in older.values() if not any("linux" in name for name in found))
+
+
+def sizes(old: Path, new: Path, delta: Path) -> tuple[int, int]:
+    """Bytes of what is written to a disk by an update, and of what makes it from another one
+    (zstd(1), --patch-from).
+    """
+    whole, differ = 0, 0
+    for kind in ("*.root.*", "*.verity.*", "*.efi"):
+        (before,), (after,) = old.glob(kind), new.glob(kind)
+        run(tools.ensure().inside(["zstd", "-q", "-f", "--patch-from", before, after, "-o", delta]))
+        whole += after.stat().st_size
+        differ += delta.stat().st_size
+    return whole, differ

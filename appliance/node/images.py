@@ -166,8 +166,8 @@ def prefer(name: str | None) -> None:
 
 
 def prefer_once(image: Image) -> None:
-    """The same for the next boot alone."""
-    _must("bootctl", "set-oneshot", image.path.name)
+    """The same for the next boot alone. The loader knows an image without the tries that it has."""
+    _must("bootctl", "set-oneshot", image.blessed)
 
 
 def mark_bad(image: Image) -> None:
