@@ -113,7 +113,7 @@ def test_an_upgrade_of_the_pair_loses_no_session(
 ) -> None:
     """There and back again: each of them is a version that does not run."""
     identity, gaps, lost = kept(pair), [], []
-    for _ in rounds(1, 5):
+    for _ in (upgrades := rounds(1, 5)):
         new = payloads.another(pair.active())
         reports = upgraded(new)
         gaps += [r.longest_stall for cell, r in reports.items() if cell.kind is Kind.UDP]
@@ -121,7 +121,7 @@ def test_an_upgrade_of_the_pair_loses_no_session(
         assert versions(pair) == dict.fromkeys(pair.nodes, version(new))
         assert {images(node)["boot"] for node in pair.nodes.values()} == {Boot.GOOD}
         assert kept(pair) == identity
-    what = f"sessions lost in a rolling upgrade, of {len(FLOWS)}"
+    what = f"sessions lost in {len(upgrades)} rolling upgrades, of {len(FLOWS)} in each"
     figures.add(what, "", len(lost), goal="0")
     gap = figures.add("longest gap in a rolling upgrade", "s", *gaps, goal="at most 1 s")
     size = sum(path.stat().st_size for path in new.iterdir()) / 1e6
