@@ -89,10 +89,10 @@ def sizes(old: Path, new: Path, delta: Path) -> tuple[int, int]:
     """Bytes of what is written to a disk by an update, and of what makes it from another one
     (zstd(1), --patch-from).
     """
-    whole, differ = 0, 0
+    whole, differ, kit = 0, 0, tools.ensure()
     for kind in ("*.root.*", "*.verity.*", "*.efi"):
         (before,), (after,) = old.glob(kind), new.glob(kind)
-        run(tools.ensure().inside(["zstd", "-q", "-f", "--patch-from", before, after, "-o", delta]))
+        run(kit.inside(["zstd", "-q", "-f", "--patch-from", before, after, "-o", delta]))
         whole += after.stat().st_size
         differ += delta.stat().st_size
     return whole, differ
