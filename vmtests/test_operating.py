@@ -85,7 +85,17 @@ def test_sessions_knows_what_ftp_awaits(pair: Lab, operator: Operator) -> None:
 
 def metrics(host: Shell, address: str) -> str | None:
     """What a host of the lab is given; None when it does not get there."""
-    done = host.run(["curl", "-sS", "--max-time", "10", f"http://{address}:9100/metrics"])
+    done = host.run(
+        [
+            "curl",
+            "-sS",
+            "--connect-timeout",
+            "3",
+            "--max-time",
+            "10",
+            f"http://{address}:9100/metrics",
+        ]
+    )
     return done.out if done.code == 0 else None
 
 
