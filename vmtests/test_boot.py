@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from vmtests.ways import USUAL
 pytestmark = [pytest.mark.figures, pytest.mark.long]
 
 WITHIN = 900.0  # seconds, on a machine that emulates and has other work
+ROUNDS = 3  # the machine that emulates is now faster, now slower
 MEMORY = 1024  # MiB: mkosi's own initrd needs more than ours
 PLAIN = """\
 [Output]
@@ -64,13 +66,15 @@ def seconds_to_login(machine: Machine, *, fresh_disk: bool) -> float:
 
 
 def boots(machine: Machine) -> tuple[float, float]:
-    """The first boot and the next one; between them it is switched off as it should be."""
+    """The first boot and the next one; between them its power button is pressed, as whoever
+    runs virtual machines does it.
+    """
     first = seconds_to_login(machine, fresh_disk=True)
     machine.wait_control(WITHIN)
-    machine.spawn("systemctl poweroff")
+    machine.monitor("system_powerdown")
     until(lambda: not machine.running, WITHIN, "the machine to switch itself off")
     later = seconds_to_login(machine, fresh_disk=False)
-    machine.close()
+    machine.kill()
     return first, later
 
 
@@ -81,14 +85,16 @@ def test_boot_beside_a_plain_debian(
     (raw,) = built.glob("*.raw")
     with standing(load(built.with_suffix(".yaml")), "ours", "plain") as metal:
         node = {"appliance.node": "fw1"}
-        ours = boots(metal.machine("ours", raw, told=node, memory=MEMORY))
-        usual = boots(metal.machine("plain", plain(tmp_path), memory=MEMORY))
-    parts = []
-    for which, own, other in zip(("first", "second"), ours, usual, strict=True):
-        figures.add(f"{which} boot to the login", "s", own, goal="")
-        figures.add(f"{which} boot of a plain Debian with the same packages", "s", other, goal="")
+        ours = metal.machine("ours", raw, told=node, memory=MEMORY)
+        usual = metal.machine("plain", plain(tmp_path), memory=MEMORY)
+        with closing(ours), closing(usual):
+            pairs = [(boots(ours), boots(usual)) for _ in range(ROUNDS)]
+    medians = []
+    for number, which in enumerate(("first", "second")):
+        own, other = ([boots[number] for boots in each] for each in zip(*pairs, strict=True))
+        figures.add(f"{which} boot to the login", "s", *own, goal="")
+        figures.add(f"{which} boot of a plain Debian with the same packages", "s", *other, goal="")
+        parts = [one / usual for one, usual in zip(own, other, strict=True)]
         what = f"{which} boot, as a part of that of a plain Debian"
-        parts.append(figures.add(what, "", own / other, goal="at most 0.5").worst)
-    assert max(parts) < 1
-    if max(parts) > 0.5:
-        pytest.xfail(f"the goal is missed: {max(parts):.2f} instead of 0.5")
+        medians.append(figures.add(what, "", *parts, goal="median at most 0.5").median)
+    assert max(medians) <= 0.5

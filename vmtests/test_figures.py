@@ -59,11 +59,15 @@ def test_rebuild(
     timed("one")
     composed = [timed("other") for _ in rounds(3, 5)]
     same(tmp_path)
+    sizes = [each.stat().st_size for each in (tmp_path / "other/testcase_1.update").iterdir()]
+    payload = sum(sizes) / MEGABYTE
+    figures.add("payload of an upgrade", "MB", payload, goal="at most 90 MB")
     size = (tmp_path / "other/testcase_1.raw.zst").stat().st_size / MEGABYTE
     figures.add("compressed image", "MB", size, goal="at most 100 MB")
     rebuilt = figures.add(
         "rebuild after a change of the site", "s", *composed, goal="median at most 3 s"
     )
+    assert payload <= 90
     assert size <= 100
     if full:  # on a busy machine it says nothing
         assert rebuilt.median <= 3
