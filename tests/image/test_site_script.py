@@ -14,8 +14,9 @@ from appliance.node.orders import INSTALL, NODE, ORDER, Order
 from .conftest import CLONE
 
 SCRIPT = CLONE / "overlays/initrd/usr/lib/appliance/site"
-# Into the initrd's root, with this tree's programs.
-ENTER = 'mount --rbind /usr "$0/usr" && exec chroot "$0" /script'
+KEPT = CLONE / "mkosi.conf.d/40-initrd/kept"
+# Into the initrd's root, with those of this tree's programs that the initrd keeps.
+ENTER = 'mount --rbind /usr "$0/usr" && export PATH=/kept && exec /usr/sbin/chroot "$0" /script'
 HANDED = ".extra/global_credentials"
 
 
@@ -30,6 +31,10 @@ def initrd(tmp_path: Path) -> Path:
     for name in ("appliance-image/etc/os-release", *map(hostname, ("fw1", "fw2"))):
         (root / name).parent.mkdir(parents=True)
         (root / name).write_text(Path(name).parts[1])
+    (root / "kept").mkdir()
+    for program in map(Path, KEPT.read_text().split()):
+        if program.parent.name in ("bin", "sbin"):
+            (root / "kept" / program.name).symlink_to("/usr" / program)
     shutil.copy(SCRIPT, root / "script")
     (root / "script").chmod(0o755)
     (root / "dev/null").touch()
