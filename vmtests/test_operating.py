@@ -85,17 +85,8 @@ def test_sessions_knows_what_ftp_awaits(pair: Lab, operator: Operator) -> None:
 
 def metrics(host: Shell, address: str) -> str | None:
     """What a host of the lab is given; None when it does not get there."""
-    done = host.run(
-        [
-            "curl",
-            "-sS",
-            "--connect-timeout",
-            "3",
-            "--max-time",
-            "10",
-            f"http://{address}:9100/metrics",
-        ]
-    )
+    waits = "--connect-timeout 3 --max-time 10"
+    done = host.run(f"curl -sS {waits} http://{address}:9100/metrics")
     return done.out if done.code == 0 else None
 
 
