@@ -71,6 +71,8 @@ def boots(machine: Machine) -> tuple[float, float]:
     """
     first = seconds_to_login(machine, fresh_disk=True)
     machine.wait_control(WITHIN)
+    # The login may be there before whoever hears the button.
+    machine.wait_until("systemctl is-active systemd-logind", WITHIN)
     machine.monitor("system_powerdown")
     until(lambda: not machine.running, WITHIN, "the machine to switch itself off")
     later = seconds_to_login(machine, fresh_disk=False)
