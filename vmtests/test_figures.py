@@ -83,6 +83,7 @@ def test_base(timed: Build, figures: Figures, tmp_path: Path) -> None:
     assert figures.add(what, "", composed / whole, goal="at most 0.1").worst <= 0.1
 
 
+@pytest.mark.long
 def test_start(pair: Lab, figures: Figures) -> None:
     seconds = figures.started[pair.plan.site]
     started = figures.add(
@@ -118,6 +119,7 @@ def test_gaps(pair: Lab, figures: Figures, rounds: Rounds, full: bool) -> None:
     assert figures.add(what, "", ratio, goal="at least 6").median >= 6
 
 
+@pytest.mark.long
 def test_no_false_takeover(pair: Lab, figures: Figures, rounds: Rounds) -> None:
     """Both nodes have far too much to do, and nothing is wrong with either."""
     minutes = len(rounds(1, 10))
