@@ -17,8 +17,9 @@ from appliance.run import run
 S = TypeVar("S")
 T = TypeVar("T")
 
-CONNECT_S = 5
-# What a node may take for an answer: a loaded one without hardware virtualisation is slow.
+CONNECT_S = 10
+# What a node may take to take a call, and for an answer: a loaded one without hardware
+# virtualisation is slow.
 ANSWER_S = 60.0
 
 # Never a question: nobody may be there to answer it. A node that dies in the middle is noticed.

@@ -75,15 +75,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What is marked `long` belongs to --full alone; the tests of a pair follow one another. What
-    is measured comes first, the start of the pair too; those of the matrix are its last: its
-    controls leave a node without power.
+    is measured comes first, the start of the pair too; `last` are those that leave a node without
+    power, which would have to boot for the next one.
     """
     long = [] if config.getoption("--full") else [i for i in items if i.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
     pairs = list(dict.fromkeys(("", *map(site, items))))
     items[:] = sorted(
         (i for i in items if i not in long),
-        key=lambda i: (pairs.index(site(i)), not measures(i), i.path.name == "test_matrix.py"),
+        key=lambda i: (pairs.index(site(i)), not measures(i), bool(i.get_closest_marker("last"))),
     )
 
 

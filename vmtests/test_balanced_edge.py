@@ -53,6 +53,7 @@ def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -
     assert set().union(*led(clients, FOUR, Asked.DNS).values()) == {"dns-1", "dns-2"}
 
 
+@pytest.mark.last
 def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ...]) -> None:
     """The negative control of what outlives above."""
     with without_state(pair):

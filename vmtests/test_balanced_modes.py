@@ -84,6 +84,7 @@ def test_downloads_over_ipv6_outlive_twenty_power_losses(
         assert not lost(drill(pair, POWER_LOSS, few).reports)
 
 
+@pytest.mark.last
 def test_without_state_sessions_are_lost(pair: Lab, sessions: tuple[Cell, ...]) -> None:
     """The negative control. With direct routing and tunnels a client's server follows from its
     address, and the rest of a connection is taken as it comes: so only another scheduler shows what

@@ -43,7 +43,7 @@ REAL = {"web-1", "web-2"}
 REASON = "HTTP status code error"  # keepalived does not say which code
 NOTICED = 30.0  # seconds for a check of each 2 s to fail, or to be well again, on a slow machine
 
-pytestmark = on(SITE, {"public": CLIENTS})
+pytestmark = [on(SITE, {"public": CLIENTS}), pytest.mark.long]
 
 Led = dict[Address, set[str | None]]
 
@@ -89,13 +89,11 @@ def answers(pair: Lab, clients: Sequence[Address]) -> set[str | None]:
     return set().union(*led(pair.hosts[HOST], VIRTUAL, sources=clients).values())
 
 
-@pytest.mark.long
 @takeovers
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 
 
-@pytest.mark.long
 def test_without_state_every_session_is_lost(pair: Lab, sessions: tuple[Cell, ...]) -> None:
     """The negative control of what outlives above."""
     with without_state(pair):
@@ -163,9 +161,7 @@ def test_a_drained_server_keeps_what_it_has_and_gets_nothing_new(
     shared(pair, newcomers)
 
 
-@pytest.mark.parametrize(
-    "change", ["weights", *(pytest.param(c, marks=pytest.mark.long) for c in (*CHANGES,)[1:])]
-)
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_service_is_loaded_without_losing_a_connection(pair: Lab, change: str) -> None:
     few = cells(WEB, HOST, pair.hosts[HOST].addresses()[:SERVED], full=True)
     changed = replace(PLAN, virtual_services=tuple(map(CHANGES[change], PLAN.virtual_services)))
@@ -178,16 +174,16 @@ def test_a_changed_service_is_loaded_without_losing_a_connection(pair: Lab, chan
 
 
 def test_a_client_meets_one_server_on_both_ports_also_after_takeovers(
-    pair: Lab, newcomers: Newcomers, rounds: Callable[[int, int], range]
+    pair: Lab, newcomers: Newcomers
 ) -> None:
-    """By templates alone, for the scheduler is `rr`; with --full the second takeover is by a node
+    """By templates alone, for the scheduler is `rr`; the second takeover is by a node
     that was told of them by the agent.
     """
     clients = newcomers(12)
     before = bundled(pair, clients)
     assert all(len(each) == 1 for each in before.values()), before
     assert set().union(*before.values()) == REAL
-    for _ in rounds(1, 2):
+    for _ in range(2):
         scene = Scene.now(pair)
         power_loss(scene)
         pair.wait_active(scene.standby)

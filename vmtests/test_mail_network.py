@@ -34,6 +34,8 @@ NOTICED = 90.0
 FORGOTTEN = 150.0  # seconds: IPVS counts what has ended for two minutes more
 OUTSIDE = ip_address("192.168.0.60")  # what the firewalls lead to the balancers
 
+pytestmark = pytest.mark.long
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -75,7 +77,7 @@ def through(network: Network) -> tuple[Cell, ...]:
     return load.cells(ways, (Kind.SMTP,))
 
 
-@pytest.mark.parametrize("weights", [pytest.param((1, 1), marks=pytest.mark.long), (3, 1)], ids=str)
+@pytest.mark.parametrize("weights", [(1, 1), (3, 1)], ids=str)
 def test_connections_are_shared_by_weight(network: Network, weights: tuple[int, int]) -> None:
     """Least connections as the site has it, which knows no weights, and weighted."""
     pair = network.balancers
@@ -144,7 +146,6 @@ def test_a_host_that_refuses_mail_gets_none_and_keeps_its_sessions(
         assert not lost(traffic.stop())
 
 
-@pytest.mark.long
 def test_a_host_that_is_removed_loses_its_sessions(
     network: Network, through: tuple[Cell, ...]
 ) -> None:
@@ -170,7 +171,7 @@ def refuse(pair: Lab, weight: int | None = 0) -> None:
     until(noticed, NOTICED, f"{host.name} to be out")
 
 
-@pytest.mark.parametrize("which", ["walls", pytest.param("balancers", marks=pytest.mark.long)])
+@pytest.mark.parametrize("which", ["walls", "balancers"])
 def test_without_state_the_sessions_are_lost(
     network: Network, through: tuple[Cell, ...], which: str
 ) -> None:
@@ -188,24 +189,23 @@ def test_without_state_the_sessions_are_lost(
 
 
 def test_accepted_mail_arrives_once_while_each_pair_loses_power(
-    network: Network, through: tuple[Cell, ...], full: bool
+    network: Network, through: tuple[Cell, ...]
 ) -> None:
-    """With --full each dead node comes back, the other one dies, and the roles are changed."""
+    """Each dead node comes back, the other one dies, and the roles are changed."""
     client = network.walls.hosts[HOST]
     with (
         load.start(network.walls, through) as traffic,
         mail.sending(client, OUTSIDE, sources=client.addresses()) as sending,
     ):
-        for pair in network.pairs * (2 if full else 1):
+        for pair in network.pairs * 2:
             scene = Scene.now(pair)
             power_loss(scene)
             pair.wait_active(scene.standby, READY_WITHIN)
             traffic.moves()
             sending.moves(20)
-            if full:
-                restore(scene)
-                pair.wait_ready(READY_WITHIN)
-        for pair in network.pairs if full else ():
+            restore(scene)
+            pair.wait_ready(READY_WITHIN)
+        for pair in network.pairs:
             hand_over(Scene.now(pair))
             traffic.moves()
             sending.moves(20)

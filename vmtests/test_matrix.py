@@ -39,9 +39,7 @@ FAULTS = catalogue(PLAN)
 SHORT = (
     "power loss",
     "frozen for 10 s",
-    "inside silent from the active node",
     "split",
-    "all daemons killed",
 )
 CELLS = load.cells(WAYS)
 ALONE = 180.0  # seconds without a standby
@@ -137,6 +135,7 @@ CONTROLS = {
 SHORT_CONTROLS = (NO_CONNTRACKD, NEITHER)
 
 
+@pytest.mark.last
 @pytest.mark.parametrize(
     "missing",
     [m if m in SHORT_CONTROLS else pytest.param(m, marks=pytest.mark.long) for m in CONTROLS],

@@ -126,6 +126,7 @@ def test_new_connections_and_pings_pass(pair: Lab) -> None:
             assert flow.stop().survived
 
 
+@pytest.mark.last
 def test_without_state_sync_the_same_power_loss_kills_the_session(pair: Lab) -> None:
     """The negative control: what survives above, survives because of the synced state."""
     for node in pair.nodes.values():

@@ -21,7 +21,7 @@ pytestmark = on(SITE)
 
 def test_soak(pair: Lab, seed: int, rounds: Callable[[int, int], range]) -> None:
     """One active node after each, equal tables, no failed unit, and not one session lost."""
-    drawn = sequence(catalogue(PLAN), seed, len(rounds(2, 200)))
+    drawn = sequence(catalogue(PLAN), seed, len(rounds(1, 200)))
     growth = Growth()
     with load.start(pair, FEW, interval=SELDOM) as traffic:
         for step, fault in enumerate(drawn, 1):

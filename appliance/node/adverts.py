@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from appliance.node.config import Address
 
@@ -18,7 +17,7 @@ class Adverts:
     """`peers` are the addresses that the peer's virtual routers speak from."""
 
     peers: frozenset[Address]
-    heard: dict[Address, float] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)  # by address, as the kernel spells it
     _sockets: list[socket.socket] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -32,11 +31,11 @@ class Adverts:
             with suppress(OSError):  # nothing more
                 while True:
                     _, sender = each.recvfrom(_LARGEST)
-                    self.heard[ip_address(sender[0].partition("%")[0])] = now
+                    self.heard[sender[0].partition("%")[0]] = now
 
     def all_since(self, when: float) -> bool:
         """Whether each of the peer's virtual routers was heard since then."""
-        return all(self.heard.get(each, float("-inf")) >= when for each in self.peers)
+        return all(self.heard.get(str(each), float("-inf")) >= when for each in self.peers)
 
 
 def _socket(family: socket.AddressFamily) -> socket.socket:

@@ -299,7 +299,7 @@ class Agent:
 
 def _asked_to_hand_over(path: Path) -> bool:
     try:
-        return path.read_text().strip() not in ("", "0")
+        return statefile.text(path).strip() not in ("", "0")
     except OSError:
         return False
 

@@ -26,7 +26,7 @@ _POLL_S = 0.1
 def read(path: Path) -> str:
     """What the node is at; empty for nothing."""
     try:
-        return path.read_text().strip()
+        return statefile.text(path).strip()
     except OSError:
         return ""
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from appliance.node.statefile import text
+
 STOPPED_S = 2.0
 _GROUPS = Path("/sys/fs/cgroup/system.slice")
 
@@ -19,7 +21,7 @@ _GROUPS = Path("/sys/fs/cgroup/system.slice")
 def processes(unit: str, groups: Path = _GROUPS) -> tuple[int, ...]:
     """The processes of a systemd service now; none when it does not run."""
     try:
-        return tuple(map(int, (groups / f"{unit}.service/cgroup.procs").read_text().split()))
+        return tuple(map(int, text(groups / f"{unit}.service/cgroup.procs").split()))
     except OSError:
         return ()
 
@@ -36,10 +38,10 @@ def kill(unit: str, groups: Path = _GROUPS) -> bool:
 def stopped(process: int) -> bool:
     """Whether a process was told to stand still."""
     try:
-        text = Path(f"/proc/{process}/stat").read_text()
+        told = text(f"/proc/{process}/stat")
     except OSError:
         return False
-    return text.rpartition(")")[2].split()[0] in ("T", "t")
+    return told.rpartition(")")[2].split()[0] in ("T", "t")
 
 
 @dataclass(slots=True)

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.node.statefile import text
+
 PATH = Path("/etc/appliance/node.json")
 RELEASE = Path("/etc/os-release")
 
@@ -22,7 +24,7 @@ class Identity:
 
 def read(path: Path = PATH, release: Path = RELEASE) -> Identity:
     """As the image was built; OSError when it has no site."""
-    facts = json.loads(path.read_text())
+    facts = json.loads(text(path))
     _, version = image(release)
     return Identity(facts["node"], facts["site"], facts["digest"], version)
 
@@ -41,7 +43,7 @@ def hardware(release: Path = RELEASE) -> str:
 def _image(release: Path) -> dict[str, str]:
     """What os-release(5) says."""
     try:
-        lines = release.read_text().splitlines()
+        lines = text(release).splitlines()
     except OSError:
         return {}
     pairs = (line.partition("=") for line in lines)

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from appliance.node.config import AGENT_PORT, Link
@@ -66,16 +66,20 @@ class Word:
     busy: str = ""
 
 
+_NAMES = tuple(each.name for each in fields(Word))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode(word: Word) -> bytes:
     """The datagram of a word."""
-    return json.dumps(asdict(word), separators=(",", ":")).encode()
+    return _encode({name: getattr(word, name) for name in _NAMES}).encode()
 
 
 def decode(data: bytes) -> Word | None:
     """The word in a datagram; None when it is none."""
     try:
         raw: dict[str, Any] = json.loads(data)
-        known = {each.name: raw[each.name] for each in fields(Word) if each.name in raw}
+        known = {name: raw[name] for name in _NAMES if name in raw}
         known["role"] = Role(known["role"])
         known["dead"] = tuple(known.get("dead", ()))
         active = known.get("active")

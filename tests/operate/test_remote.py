@@ -30,7 +30,7 @@ def test_ssh_is_called_so_that_it_never_asks_and_never_waits_for_ever(echo: str)
     node = Remote("fw1", ip_address("2001:db8::1"), (echo, "-F", "my file"))
     words = node.run("cat", "a b", stdin="input").stdout.splitlines()
     assert words[:2] == ["-F", "my file"]
-    assert {"BatchMode=yes", "ConnectTimeout=5"} <= set(words)
+    assert {"BatchMode=yes", "ConnectTimeout=10"} <= set(words)
     assert words[-4:] == ["root@2001:db8::1", "--", "cat 'a b'", "input"]
 
 

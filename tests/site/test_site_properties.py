@@ -68,14 +68,14 @@ def test_any_text_of_the_characters_that_yaml_cares_for(text: str) -> None:
     answer(text.encode())
 
 
-@settings(slow, max_examples=200)
+@settings(slow, max_examples=100)
 @given(sites())
 def test_right_sites_are_accepted(text: str) -> None:
     found = answer(text.encode())
     assert isinstance(found, Plan), str(found)
 
 
-@settings(slow, max_examples=200)
+@settings(slow, max_examples=100)
 @given(st.data())
 def test_right_sites_with_a_few_characters_changed(data: st.DataObject) -> None:
     right = st.one_of(sites(), st.sampled_from([path.read_text() for path in EXAMPLES]))
@@ -137,7 +137,7 @@ def places(tree: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(inside)
 
 
-@settings(slow, max_examples=500)
+@settings(slow, max_examples=200)
 @given(st.data())
 def test_right_sites_with_parts_gone_odd_or_moved(data: st.DataObject) -> None:
     tree = data.draw(trees())
