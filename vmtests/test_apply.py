@@ -5,7 +5,7 @@ whenever the power is cut a node has the old site or the new one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
@@ -40,7 +40,8 @@ def text(operator: Operator) -> Iterator[str]:
     text = operator.site.read_text()
     yield text
     operator.site.write_text(text)
-    operator.apply()
+    if digests(operator) != {read(operator.site).digest}:
+        operator.apply()
 
 
 def with_rule(text: str, port: int) -> str:
@@ -106,24 +107,22 @@ def test_no_session_and_no_role_is_lost_by_a_changed_rule(
     assert watch.takeovers() == 0
 
 
-@pytest.mark.figures(beside=True)
+@pytest.mark.long
+@pytest.mark.figures
 def test_how_long_a_changed_rule_takes(
     operator: Operator,
     text: str,
     figures: Figures,
-    rounds: Callable[[int, int], range],
-    full: bool,
 ) -> None:
     """From the operator's command to its end: checked, in force and kept on both."""
     took = []
-    for number in rounds(1, 5):
+    for number in range(5):
         operator.site.write_text(with_rule(text, 9000 + number))
         begin = time.monotonic()
         operator.apply()
         took.append(time.monotonic() - begin)
     figure = figures.add("a changed rule applied to a pair", "s", *took, goal="at most 10 s")
-    if full:  # on a busy machine it says nothing
-        assert figure.worst <= 10
+    assert figure.worst <= 10
 
 
 def test_power_that_is_cut_in_the_middle_leaves_the_old_site_and_a_kept_one_outlives_it(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import chain
 
 import pytest
@@ -34,7 +33,7 @@ CLIENTS, HOST = 8, "public-clients"
 FTP, DIRECT, TUNNEL = (named(PLAN, name) for name in ("ftp", "direct", "tunnel"))
 ASIDE = (DIRECT, TUNNEL)  # whose answers do not come by
 
-pytestmark = on(FILE.read_text(), {"public": CLIENTS})
+pytestmark = [on(FILE.read_text(), {"public": CLIENTS}), pytest.mark.long]
 
 
 def sources(pair: Lab, count: int) -> list[Address]:
@@ -43,11 +42,11 @@ def sources(pair: Lab, count: int) -> list[Address]:
 
 
 @pytest.fixture
-def sessions(pair: Lab, full: bool) -> tuple[Cell, ...]:
+def sessions(pair: Lab) -> tuple[Cell, ...]:
     """Over each service from some addresses of both IP versions."""
-    few = sources(pair, 4 if full else 1)
+    few = sources(pair, 4)
     return tuple(
-        c for service in PLAN.virtual_services for c in cells(service, HOST, few, full=full)
+        c for service in PLAN.virtual_services for c in cells(service, HOST, few, full=True)
     )
 
 
@@ -60,18 +59,13 @@ def test_a_client_meets_one_server_that_answers_itself(pair: Lab, service: Virtu
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [POWER_LOSS, *(pytest.param(f, marks=pytest.mark.long) for f in (POWER_LOSSES, HANDOVER))],
-    ids=lambda fault: fault.name,
+    "fault", [POWER_LOSS, POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name
 )
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 
 
-@pytest.mark.long
-def test_downloads_over_ipv6_outlive_twenty_power_losses(
-    pair: Lab, rounds: Callable[[int, int], range]
-) -> None:
+def test_downloads_over_ipv6_outlive_twenty_power_losses(pair: Lab) -> None:
     """Whoever takes over has the address a moment before the state: no RST may leave meanwhile."""
     clients = pair.hosts[HOST].addresses(6)
     few = tuple(
@@ -80,7 +74,7 @@ def test_downloads_over_ipv6_outlive_twenty_power_losses(
         for cell in balanced(FTP, HOST, source)
         if cell.kind is Kind.DOWNLOAD
     )
-    for _ in rounds(1, 20):
+    for _ in range(20):
         assert not lost(drill(pair, POWER_LOSS, few).reports)
 
 

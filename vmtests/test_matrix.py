@@ -132,13 +132,12 @@ CONTROLS = {
     NEITHER: (lambda pair: switched_off(pair, "announce", "hand_over"),),
     LAX: (without_conntrackd, lax_rules),
 }
-SHORT_CONTROLS = (NO_CONNTRACKD, NEITHER)
 
 
 @pytest.mark.last
 @pytest.mark.parametrize(
     "missing",
-    [m if m in SHORT_CONTROLS else pytest.param(m, marks=pytest.mark.long) for m in CONTROLS],
+    [m if m == NO_CONNTRACKD else pytest.param(m, marks=pytest.mark.long) for m in CONTROLS],
 )
 def test_control(pair: Lab, missing: str, matrix: Matrix) -> None:
     """What survives above, survives because of this: without it the same is lost."""

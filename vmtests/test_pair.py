@@ -44,7 +44,9 @@ def test_session_survives_power_loss_and_the_return_of_the_dead_node_with_an_emp
     assert report.longest_stall < LONGEST_STALL, report
 
 
-@pytest.mark.parametrize("network", ["inside", "outside", "sync"])
+@pytest.mark.parametrize(
+    "network", ["inside", *(pytest.param(n, marks=pytest.mark.long) for n in ("outside", "sync"))]
+)
 def test_session_survives_a_cut_link_of_the_active_node(pair: Lab, network: str) -> None:
     with typing(pair) as session:
         hurt, other = pair.active(), pair.standby()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pytest
 
 from appliance.lab import load
 from appliance.lab.drill import undergo
@@ -16,12 +16,14 @@ from vmtests.soak import Growth, sequence, unsound
 from vmtests.wanted import on
 from vmtests.ways import FEW, PLAN, SITE
 
-pytestmark = on(SITE)
+FAULTS = 200
+
+pytestmark = [on(SITE), pytest.mark.long]
 
 
-def test_soak(pair: Lab, seed: int, rounds: Callable[[int, int], range]) -> None:
+def test_soak(pair: Lab, seed: int) -> None:
     """One active node after each, equal tables, no failed unit, and not one session lost."""
-    drawn = sequence(catalogue(PLAN), seed, len(rounds(1, 200)))
+    drawn = sequence(catalogue(PLAN), seed, FAULTS)
     growth = Growth()
     with load.start(pair, FEW, interval=SELDOM) as traffic:
         for step, fault in enumerate(drawn, 1):

@@ -70,7 +70,7 @@ def test_what_is_not_as_it_was_signed_is_refused(
         assert session.stop().survived
 
 
-@pytest.mark.parametrize("where", ["/var", "/boot"])
+@pytest.mark.parametrize("where", ["/var", pytest.param("/boot", marks=pytest.mark.long)])
 def test_what_there_is_no_room_for_is_refused(
     pair: Lab, operator: Operator, payloads: Payloads, where: str
 ) -> None:
