@@ -14,13 +14,12 @@ from appliance.plan.model import Address
 from appliance.plan.virtual import VirtualService
 from appliance.site import load
 from vmtests.balanced import (
-    HANDOVER,
-    POWER_LOSSES,
     cells,
     led,
     lost,
     named,
     scheduler,
+    takeovers,
     without_state,
 )
 from vmtests.controls import power_loss_alone
@@ -58,9 +57,7 @@ def test_a_client_meets_one_server_that_answers_itself(pair: Lab, service: Virtu
         assert set().union(*servers.values()) == {f"{service.name}-1", f"{service.name}-2"}
 
 
-@pytest.mark.parametrize(
-    "fault", [POWER_LOSS, POWER_LOSSES, HANDOVER], ids=lambda fault: fault.name
-)
+@takeovers
 def test_sessions_outlive(pair: Lab, fault: Fault, sessions: tuple[Cell, ...]) -> None:
     assert not lost(drill(pair, fault, sessions).reports)
 

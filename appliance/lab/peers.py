@@ -22,7 +22,7 @@ SERVING_WITHIN = 60.0  # seconds from the start of the services to the last one 
 # After the root what spares a boot work: mkosi.conf.d/20-appliance/mkosi.conf has the reasons.
 _CMDLINE = (
     "console=ttyS0 quiet root=/dev/vda rootfstype=squashfs ro systemd.volatile=overlay "
-    "systemd.show_status=error lsm=yama psi=0 audit=0 cryptomgr.notests noreplace-smp "
+    "systemd.show_status=error lsm=yama psi=0 cryptomgr.notests noreplace-smp "
     "initcall_blacklist=init_encrypted,jent_mod_init"
 )
 
