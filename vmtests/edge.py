@@ -24,7 +24,7 @@ KINDS = (Kind.SSH, Kind.SSH_IDLE, Kind.DOWNLOAD, Kind.HELD, Kind.NEXT)
 def sessions(pair: Lab, *, full: bool) -> tuple[Cell, ...]:
     """Over each service from some addresses of both IP versions, and through the firewall."""
     client = pair.hosts[HOST]
-    few = [each for version in (4, 6) for each in client.addresses(version)[: 4 if full else 2]]
+    few = [each for version in (4, 6) for each in client.addresses(version)[: 4 if full else 1]]
     modes = tuple(Mode) if full else (Mode.PORT, Mode.EPRT)
     return (
         *(c for service in PLAN.virtual_services for c in cells(service, HOST, few, full=full)),
