@@ -38,7 +38,7 @@ def sync(folder: Path) -> None:
 
 def text(path: Path | str) -> str:
     """What a short file says, such as those of the kernel; OSError without one. For what is read
-    several times a second: `Path.read_text` costs twenty times as much.
+    several times a second, as `Path.read_text` costs several times as much.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
